@@ -1,0 +1,246 @@
+"""Checkpoints that are whole or not there: written beside, checked, then renamed into place.
+
+    root/step_00012345/<key>.pt   one file for each key of the state
+    root/step_00012345/manifest.json
+    root/LATEST                   a hint for people; loading looks at the folders
+
+No ranks in here: one process calls save and load_newest, the others load the step it found.
+torch.load takes flipped bits without a word, hence the sha256 of every file.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .runlog import sync_folder, write_synced, write_text
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+FOLDER = re.compile(r"step_(\d{8,})")
+KEY = re.compile(r"[A-Za-z0-9_]+")
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint whose files are not what its manifest says."""
+
+
+def save(root: Path | str, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Publish the state of a step and drop all but the last `keep` checkpoints; gives its folder.
+
+    state: tensors, numbers, text and containers of them (what torch.load(weights_only=True) takes).
+    A whole checkpoint of this step that is already there stays as it is.
+    ValueError on a state that could not be loaded again, before anything is published.
+    """
+    root = Path(root)
+    _check_arguments(step, state, keep)
+    root.mkdir(parents=True, exist_ok=True)
+    _sweep(root)
+    final = _folder(root, step)
+    if final.exists() and not _is_whole(root, step):
+        _quarantine(final)
+    if not final.exists():
+        temporary = root / f".tmp-{step}-{uuid.uuid4().hex}"
+        try:
+            _write(temporary, step, state)
+            # Refuses to replace a folder that holds anything, so a published one is never lost.
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(root)
+    write_text(root / "LATEST", final.name + "\n")
+    _retain(root, step, keep)
+    return final
+
+
+def load_newest(
+    root: Path | str,
+    map_location: str | torch.device = "cpu",
+    warn: Callable[[str], object] = warnings.warn,
+) -> tuple[int, dict[str, Any]] | None:
+    """(step, state) of the newest whole checkpoint, None if there is none.
+
+    A damaged one is renamed to step_x.corrupt, told to `warn`, and the next is tried. One that is
+    whole but cannot be loaded here (another torch, no such device, too little memory) is an error
+    and stays: the fault is not the file's.
+    """
+    for step in reversed(steps(root)):
+        try:
+            return step, load(root, step, map_location)
+        except DamagedCheckpoint as error:
+            moved = _quarantine(_folder(Path(root), step))
+            warn(f"{error}; renamed to {moved.name}, taking the checkpoint before it")
+    return None
+
+
+def load(root: Path | str, step: int, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """The state of one step. DamagedCheckpoint if it is not whole."""
+    folder = _folder(Path(root), step)
+    files = _verified(folder, step)
+    return {
+        name.removesuffix(".pt"): torch.load(
+            io.BytesIO(data), map_location=map_location, weights_only=True
+        )
+        for name, data in files.items()
+    }
+
+
+def steps(root: Path | str) -> list[int]:
+    """The published steps, ascending; whether they are whole is seen on loading."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    matches = (FOLDER.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _folder(root: Path, step: int) -> Path:
+    return root / f"step_{step:08d}"
+
+
+def _check_arguments(step: int, state: dict[str, Any], keep: int) -> None:
+    if step < 0:
+        raise ValueError(f"step {step}: steps count from 0")
+    if keep < 1:
+        raise ValueError(f"keeping {keep} checkpoints; set search.keep_checkpoints to 1 or more")
+    odd = [key for key in state if not KEY.fullmatch(key)]
+    if odd or not state:
+        raise ValueError(f"keys of a state become file names, expected letters and digits: {odd}")
+
+
+def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
+    folder.mkdir()
+    files: dict[str, dict[str, Any]] = {}
+    for key, value in state.items():
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        data = buffer.getvalue()
+        _check_loadable(key, data)
+        write_synced(folder / f"{key}.pt", data)
+        files[f"{key}.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest = {"schema": SCHEMA, "step": step, "torch": torch.__version__, "files": files}
+    write_synced(folder / MANIFEST, _manifest_text(manifest).encode())
+    sync_folder(folder)
+    _verified(folder, step)
+
+
+def _check_loadable(key: str, data: bytes) -> None:
+    """Better to learn at the first save than at the first resume that a state cannot be read."""
+    try:
+        torch.load(io.BytesIO(data), map_location="meta", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"state[{key!r}] holds something that cannot be loaded safely; "
+            f"turn it into tensors, numbers and text ({error})"
+        ) from error
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """The manifest with the sha256 of itself, so that no byte of it can change unseen."""
+    body = json.dumps(manifest, indent=2, sort_keys=True)
+    own = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": own}, indent=2, sort_keys=True) + "\n"
+
+
+# ---------------------------------------------------------------- checking
+
+
+def _verified(folder: Path, step: int) -> dict[str, bytes]:
+    """The bytes of every file, after they were compared with the manifest: what is checked is used.
+
+    DamagedCheckpoint names the file. Where reading is not permitted the error stays an OSError.
+    """
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        manifest = _read_manifest(text, step)
+        contents = {name: (folder / name).read_bytes() for name in manifest["files"]}
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{folder}: {error.filename} is missing") from error
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{folder}: {MANIFEST} is damaged ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise DamagedCheckpoint(f"{folder}: the disk cannot read it ({error})") from error
+    for name, data in contents.items():
+        expected = manifest["files"][name]
+        if len(data) != expected["bytes"]:
+            raise DamagedCheckpoint(
+                f"{folder}: {name} has {len(data)} bytes, expected {expected['bytes']}"
+            )
+        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            raise DamagedCheckpoint(f"{folder}: the content of {name} has changed (sha256)")
+    return contents
+
+
+def _read_manifest(text: bytes, step: int) -> dict[str, Any]:
+    manifest = json.loads(text)
+    if not isinstance(manifest, dict) or "sha256" not in manifest:
+        raise ValueError("no sha256 in it")
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    if _manifest_text(body).encode() != text:
+        raise ValueError("its sha256 does not fit")
+    if body["schema"] != SCHEMA:
+        raise RuntimeError(
+            f"a checkpoint of schema {body['schema']}, this version reads {SCHEMA}; "
+            "resume with the version that wrote it, or set run_dir to a new folder"
+        )
+    if body["step"] != step:
+        raise ValueError(f"it is of step {body['step']}, not {step}")
+    return body
+
+
+def _is_whole(root: Path, step: int) -> bool:
+    try:
+        _verified(_folder(root, step), step)
+    except DamagedCheckpoint:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- clearing away
+
+
+def _quarantine(folder: Path) -> Path:
+    """Out of the way, but not gone."""
+    target = folder.with_name(f"{folder.name}.corrupt")
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{folder.name}.corrupt-{number}")
+    folder.rename(target)
+    sync_folder(folder.parent)
+    return target
+
+
+def _retain(root: Path, saved: int, keep: int) -> None:
+    """Drop all but the last `keep`, and never the one just saved, which is known to be whole."""
+    for step in steps(root)[:-keep]:
+        if step != saved:
+            folder = _folder(root, step)
+            # By rename first: a kill must not leave half a checkpoint under a good name.
+            trash = root / f".trash-{uuid.uuid4().hex}"
+            folder.rename(trash)
+            shutil.rmtree(trash)
+
+
+def _sweep(root: Path) -> None:
+    """What killed processes left behind."""
+    for name in os.listdir(root):
+        if name.startswith((".tmp-", ".trash-")):
+            shutil.rmtree(root / name)
+        if name.startswith(".LATEST.tmp-"):
+            (root / name).unlink()

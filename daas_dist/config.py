@@ -1,0 +1,221 @@
+"""The one door for configuration: YAML and overrides in, a typed and checked Config out.
+
+`load` composes configs/ by Hydra (stage, data, model, preset); `load_frozen` reads the config.yaml
+of a run directory and never configs/. Whatever is wrong (a misspelt key, a wrong type, a value that
+is impossible) is a ConfigError of one sentence that names the key, its value and what is allowed.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, cast, get_args, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from daas_dist.schema import Config, ConfigError, one_of, refuse, shown
+
+__all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
+
+GROUPS = ("stage", "data", "model", "preset")
+BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
+"""Keys that a group brings: set alone they would leave the group's other values behind."""
+UNREAD = {
+    "search": ("train",),
+    "train": ("search", "policy", "model.channels", "model.cells", "model.genotype"),
+}
+"""What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
+
+
+def load(overrides: Sequence[str]) -> Config:
+    """The configuration of `stage=NAME key=value …`, composed from configs/ and checked."""
+    return _typed(composed(overrides))
+
+
+def load_frozen(path: str | Path) -> Config:
+    """The configuration that a run directory froze in its config.yaml; configs/ is not read."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return _typed(values)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: expected the config.yaml of a run") from error
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is not a configuration: {_first_line(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def to_yaml(config: Config) -> str:
+    """All values, for the config.yaml of a run directory; load_frozen reads it back."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+
+
+def difference(a: Config, b: Config) -> list[str]:
+    """What differs, as "search.xi: null -> 0.1"; not run_dir, which is where, not what."""
+    before, after = flat(asdict(a)), flat(asdict(b))
+    return [
+        f"{key}: {shown(before[key])} -> {shown(after[key])}"
+        for key in before
+        if before[key] != after[key] and key != "run_dir"
+    ]
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The values by Hydra, the overrides checked, types and values not yet."""
+    arguments = list(overrides)
+    overridden = settings(arguments)
+    try:
+        with initialize_config_dir(str(directory()), version_base="1.3"):
+            values = OmegaConf.to_container(compose("config", overrides=arguments), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        given = " ".join(arguments)
+        raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
+    values = cast(dict[str, Any], values)
+    for key in overridden:
+        if any(key == part or key.startswith(f"{part}.") for part in UNREAD[values["kind"]]):
+            reader = f"stage={values['stage']} is a {values['kind']}, which does not read it"
+            raise ConfigError(f"{key} has no effect: {reader}")
+    return values
+
+
+def files(overrides: Sequence[str]) -> list[str]:
+    """The files below configs/ that `composed` reads, in order: a later one wins."""
+    with initialize_config_dir(str(directory()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parts = loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
+    paths = [part.config_path for part in parts if part.config_path is not None]
+    return [f"{path}.yaml" for path in paths if not path.startswith("hydra")]
+
+
+def directory() -> Path:
+    """configs/ beside the package (a checkout), else inside it (an installed wheel)."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package.parent / "configs", package / "configs"):
+        if (candidate / "config.yaml").is_file() and (candidate / "stage").is_dir():
+            return candidate
+    raise ConfigError(f"no configs/ beside or inside {package}: reinstall daas-dist")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (directory() / group).glob("*.yaml"))
+
+
+def keys(group: Any = Config, prefix: str = "") -> list[str]:
+    """Every leaf of the schema, in its order, as "search.tau.start"."""
+    leaves = []
+    for name, hint in get_type_hints(group).items():
+        leaves += keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]
+    return leaves
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key; lists are leaves."""
+    leaves = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        leaves |= flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return leaves
+
+
+def unknown(key: str) -> ConfigError:
+    """The error for a misspelt key, with the valid keys nearest to it."""
+    if key in GROUPS:
+        return ConfigError(f"{key} is not a key but a choice: {key}={'|'.join(options(key))}")
+    known = list(dict.fromkeys([*GROUPS, *keys()]))
+    last = {name: name.rpartition(".")[2] for name in known}
+    close = difflib.get_close_matches(key.rpartition(".")[2], last.values(), n=1)
+    near = [name for name in known if last[name] in close]
+    near = difflib.get_close_matches(key, near or known, n=3, cutoff=0.0 if near else 0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`daas explain stage=NAME` lists all"
+    return ConfigError(f"{key} is not a key: {hint}")
+
+
+def settings(overrides: Sequence[str]) -> list[str]:
+    """The key of each override: a leaf or one of GROUPS.
+
+    Raises ConfigError for what is not KEY=VALUE with a known key and one value.
+    """
+    parser = OverridesParser.create()
+    leaves = keys()
+    found = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            wanted = "KEY=VALUE, a value with any of ()=~ in quotes: 'KEY=\"VALUE\"'"
+            raise ConfigError(f"{text} cannot be read: expected {wanted}") from error
+        key, value = override.key_or_group, override.value()
+        inside = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
+        if override.type is not OverrideType.CHANGE or override.package is not None:
+            raise ConfigError(f"{text} cannot be read: expected KEY=VALUE, no key added or removed")
+        if override.is_sweep_override():
+            raise ConfigError(f"{text} has several values: a list is written {key}=[A,B]")
+        if key in BROUGHT:
+            raise ConfigError(f"{key} comes with its group: use {BROUGHT[key]}=NAME")
+        if key in GROUPS and value not in options(key):
+            refuse(key, value, one_of(*options(key))[1])
+        if key not in GROUPS and inside:
+            raise ConfigError(f"{text} sets a whole group: set its keys, such as {inside[0]}=VALUE")
+        if key not in GROUPS and key not in leaves:
+            raise unknown(key)
+        if isinstance(value, dict):
+            refuse(key, value, _type_words(key))
+        found.append(key)
+    return found
+
+
+def _typed(values: Any) -> Config:
+    _check_keys(Config, values, "")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
+        return cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        key = str(error.full_key).partition("[")[0]
+        refuse(key, flat(values).get(key), _type_words(key))
+
+
+def _check_keys(group: type, values: Any, prefix: str) -> None:
+    """No key unknown, none missing, groups and values where the schema has them."""
+    hints = get_type_hints(group)
+    if not isinstance(values, dict):
+        refuse(prefix.rstrip(".") or "the file", values, f"the keys {', '.join(hints)}")
+    for name in values:
+        if name not in hints:
+            raise unknown(f"{prefix}{name}")
+    for name, hint in hints.items():
+        key = f"{prefix}{name}"
+        if name not in values:
+            raise ConfigError(f"{key} is missing: expected {_type_words(key)}")
+        if is_dataclass(hint):
+            _check_keys(cast(type, hint), values[name], f"{key}.")
+        elif isinstance(values[name], dict) or values[name] == "":
+            refuse(key, values[name], _type_words(key))
+
+
+def _type_words(key: str) -> str:
+    """The type of a key in words: "a whole number or null"."""
+    hint: Any = Config
+    for name in key.split("."):
+        hint = get_type_hints(hint)[name]
+    if is_dataclass(hint):
+        return "the keys " + ", ".join(get_type_hints(hint))
+    words = {
+        str: "a text", int: "a whole number", float: "a number", bool: "true or false",
+        list[str]: "a list [A, B]", list[int]: "a list of whole numbers [0, 1]",
+        list[float]: "a list of numbers [0.5, 0.9]", NoneType: "null",
+    }  # fmt: skip
+    either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return " or ".join(words[part] for part in either)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

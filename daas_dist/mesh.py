@@ -1,0 +1,105 @@
+"""Which rank does what. The architectures of a step are dealt over the ranks; what they contribute
+comes back to every rank in the order of the architectures, so that no result depends on the deal.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from daas_dist.daas import Contribution, Weights, flat, unflat
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The ranks of a run. One axis so far: `arch`, over which architectures are dealt."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes files and prints."""
+        return self.rank == 0
+
+    def mine(self, count: int) -> range:
+        return range(self.rank, count, self.world)
+
+    def owner(self, index: int) -> int:
+        return index % self.world
+
+    def deal(
+        self,
+        count: int,
+        term: Callable[[int], Contribution],
+        theta: Weights,
+        active: Callable[[int], Sequence[str]] | None,
+    ) -> tuple[list[Contribution], list[Weights]]:
+        """term(i) for i in 0..count-1, each computed by one rank.
+
+        Returns, on every rank and bit for bit whatever the number of ranks, the small numbers of
+        every term and (if `active`, which names the weights of term i, is given) its θ gradient,
+        both in order. `theta` gives the shapes.
+        """
+        done = {i: term(i) for i in self.mine(count)}
+        if self.world == 1:
+            return list(done.values()), [c.theta_grad for c in done.values()] if active else []
+        small = self._gather(count, {i: c.to_row() for i, c in done.items()})
+        weights = [self._share(i, done.get(i), active(i), theta) for i in range(count)] if active else []
+        return [Contribution.from_row(row) for row in small], weights
+
+    def _gather(self, count: int, rows: dict[int, Tensor]) -> list[Tensor]:
+        """One row of numbers for every index, from whichever rank has it."""
+        device = self._device()
+        length = torch.tensor(max((len(row) for row in rows.values()), default=0), device=device)
+        dist.all_reduce(length, dist.ReduceOp.MAX)
+        table = torch.zeros(-(-count // self.world), int(length), device=device)
+        for slot, i in enumerate(self.mine(count)):
+            table[slot] = rows[i]
+        tables = [torch.empty_like(table) for _ in range(self.world)]
+        dist.all_gather(tables, table)
+        return [tables[self.owner(i)][i // self.world].cpu() for i in range(count)]
+
+    def _share(
+        self, index: int, done: Contribution | None, names: Sequence[str], theta: Weights
+    ) -> Weights:
+        """The θ gradient of one term, on every rank."""
+        like = {name: theta[name] for name in names}
+        buffer = flat({n: done.theta_grad[n] for n in names} if done is not None else like).clone()
+        dist.broadcast(buffer, self.owner(index))
+        return unflat(buffer, like)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so."""
+        if self.world == 1:
+            return flag
+        said = torch.tensor(int(flag), device=self._device())
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said)
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()
+
+    def _device(self) -> str:
+        return f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
+
+
+def connect(device: str) -> Mesh:
+    """The mesh of this process: one rank, or the ranks that torchrun started."""
+    if "RANK" not in os.environ:
+        return Mesh()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    backend = "nccl" if device == "cuda" else "gloo"
+    if device == "cuda":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(backend)
+    return Mesh(dist.get_rank(), dist.get_world_size(), local_rank)

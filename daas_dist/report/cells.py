@@ -1,0 +1,93 @@
+"""A cell as a graph: drawn by graphviz' `dot`, or as a table where `dot` is not installed."""
+
+import re
+import shutil
+import subprocess
+
+from daas_dist.report import markup
+from daas_dist.report.pictures import COLOUR, inline
+from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
+
+TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
+MISSING = (
+    "The picture needs graphviz: install the program <code>dot</code> "
+    "(apt-get install graphviz, brew install graphviz) and write the report again."
+)
+
+
+def short(operation: str) -> str:
+    """sep_conv_3x3 -> sep conv 3×3."""
+    head, _, size = operation.rpartition("_")
+    return f"{head} {size.replace('x', '×')}".replace("_", " ") if size[0].isdigit() else (
+        operation.replace("_", " ")
+    )  # fmt: skip
+
+
+def legend() -> str:
+    """The colours of the cell operations, the same in every picture."""
+    items = "".join(
+        f"<li><span class='chip' style='background:{COLOUR[name]}'></span>{short(name)}</li>"
+        for name in COLOUR
+    )
+    return f"<ul class='legend'>{items}</ul>"
+
+
+def figures(genotype: Genotype, name: str) -> str:
+    """Both cells; `name` makes the ids inside the pictures unique on the page."""
+    return "".join(
+        markup.figure(TITLES[kind], "", drawing(genotype, kind, f"{name}-{kind}"), "cell")
+        for kind in KINDS
+    )
+
+
+def drawing(genotype: Genotype, kind: str, name: str) -> str:
+    dot = shutil.which("dot")
+    if dot is None:
+        return f"{_table(genotype, kind)}<p class='lead'>{MISSING}</p>"
+    drawn = subprocess.run(
+        [dot, "-Tsvg"], input=source(genotype, kind), capture_output=True, text=True, check=True
+    )
+    # Width by the drawing's own, so that the writing has one size in every cell; on a narrow screen
+    # it shrinks a little and then scrolls.
+    points = float(re.search(r'width="([\d.]+)pt"', drawn.stdout)[1])  # type: ignore[index]
+    size = f"<svg style='width:{1.25 * points:.0f}px;min-width:{0.68 * points:.0f}px'"
+    picture = inline(drawn.stdout, name).replace("<svg", size, 1)
+    return f"<div class='scroll' tabindex='0'>{picture}</div>"
+
+
+def source(genotype: Genotype, kind: str) -> str:
+    """The cell in graphviz' language: inputs, four nodes, the concatenation."""
+    lines = [
+        "digraph cell {",
+        'graph [rankdir=TB, bgcolor="transparent", pad=0.05, nodesep=0.26, ranksep=0.36]',
+        'node [shape=circle, fixedsize=true, width=0.42, fontname="Helvetica", fontsize=13,',
+        ' style=filled, fillcolor="#eef1f6", color="#8b95a7", fontcolor="#1b2333"]',
+        'edge [fontname="Helvetica", fontsize=12, fontcolor="#1b2333", penwidth=2.2,',
+        " arrowsize=0.65]",
+        'node0 [label=<c<SUB>k−2</SUB>>, shape=box, style="rounded,filled", width=0.62]',
+        'node1 [label=<c<SUB>k−1</SUB>>, shape=box, style="rounded,filled", width=0.62]',
+        'out [label=<c<SUB>k</SUB>>, shape=box, style="rounded,filled", width=0.62]',
+        "{rank=same; node0; node1}",
+    ]
+    for position, (operation, read) in enumerate(genotype.cell(kind)):
+        target = INPUTS + position // IN_DEGREE
+        look = f'label="  {short(operation)}", color="{COLOUR[operation]}"'
+        lines.append(f"node{read} -> node{target} [{look}]")
+    for node in range(INPUTS, max(genotype.concat) + 1):
+        lines.append(f'node{node} [label="{node}"]')
+    lines += [
+        f'node{node} -> out [color="#c3cad6", penwidth=1.2, arrowsize=0.5]'
+        for node in genotype.concat
+    ]
+    return "\n".join([*lines, "}"])
+
+
+def _table(genotype: Genotype, kind: str) -> str:
+    rows = []
+    for position, (operation, read) in enumerate(genotype.cell(kind)):
+        chip = f"<span class='chip' style='background:{COLOUR[operation]}'></span>"
+        origin = ("c_{k−2}", "c_{k−1}")[read] if read < INPUTS else f"node {read}"
+        first = position % IN_DEGREE == 0
+        node = f"node {INPUTS + position // IN_DEGREE}" if first else ""
+        rows.append((node, chip + short(operation), origin))
+    return markup.table(("Node", "Operation", "reads"), rows)

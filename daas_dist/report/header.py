@@ -1,0 +1,191 @@
+"""What stands above a run's report: its state, one sentence of findings, its key numbers."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from daas_dist.report import cells, markup, trainings
+from daas_dist.report.compare import Group, baseline, groups, leading
+from daas_dist.report.markup import text
+from daas_dist.report.record import Row, Run
+from daas_dist.space import Genotype
+
+MOBILE = 600e6
+"""Multiply-adds that the "mobile setting" allows at 224 pixels."""
+
+
+def kind(run: Run) -> str:
+    words = [
+        word for word, yes in (("search", run.is_search), ("training", run.is_training)) if yes
+    ]
+    return " and ".join(words)
+
+
+def _stopped(run: Run) -> bool:
+    marks = [
+        event["event"] for event in run.events if event["event"] not in ("warning", "checkpointed")
+    ]
+    return run.status == "in progress" and bool(marks) and marks[-1] == "stopped"
+
+
+def status_pill(run: Run) -> str:
+    word = "stopped" if _stopped(run) else run.status
+    look = {"finished": "finished", "failed": "failed"}.get(run.status, "running")
+    return f"<span class='status {look}'>{word}</span>"
+
+
+def notices(run: Run) -> str:
+    notes = ""
+    if run.status == "failed":
+        reason = text(run.reason or "No reason was written.")
+        notes += f"<div class='notice'><b>The run failed.</b> {reason}</div>"
+    if run.status == "in progress":
+        what = (
+            "The run was stopped and can be resumed" if _stopped(run) else "The run is in progress"
+        )
+        reached = ""
+        if run.metrics:
+            row = run.metrics[-1]
+            when = datetime.fromtimestamp(row["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+            reached = (
+                f" The last line of metrics, at {when}, is step {row['step']} of {row['steps']}."
+            )
+        notes += (
+            f"<div class='notice calm'>{what}: what follows is what it has so far.{reached}</div>"
+        )
+    warnings = [event for event in run.events if event["event"] == "warning"]
+    if warnings:
+        listed = "".join(
+            f"<div>{text(event_words(event, named=False))}</div>" for event in warnings[-3:]
+        )
+        more = f" (the last 3 of {len(warnings)})" if len(warnings) > 3 else ""
+        notes += f"<div class='notice'><b>Warnings{more}</b>{listed}</div>"
+    return notes
+
+
+def headline(run: Run) -> str:
+    """One sentence, HTML: what was found and what it is worth."""
+    sentences = []
+    if run.is_search:
+        sentences.append(_search_sentence(run))
+    best = leading(groups(run))
+    if best is not None:
+        sentences.append(_training_sentence(best, groups(run)))
+    elif run.is_training:
+        sentences.append("No network has finished an epoch yet.")
+    return " ".join(sentences)
+
+
+def _search_sentence(run: Run) -> str:
+    if run.result is None:
+        if not run.metrics:
+            return "The search has written no metrics yet."
+        row = run.metrics[-1]
+        phase = "warm-up" if row["phase"] == "warmup" else "joint phase"
+        stands = "ended" if run.status == "failed" else "stands" if _stopped(run) else "is"
+        return (
+            f"The search {stands} at epoch {row['epoch']} of {row['epochs']} ({phase}), with a "
+            f"validation accuracy of {markup.percent(row['val_accuracy'])} %."
+        )
+    telemetry, data = run.result["telemetry"], run.result["data"]
+    found = []
+    genotype = genotype_of(run)
+    if genotype is not None:
+        operations = [operation for operation, _ in genotype.normal]
+        common = max(sorted(set(operations)), key=operations.count)
+        found.append(
+            f"an architecture whose normal cell is led by {cells.short(common)} "
+            f"({operations.count(common)} of {len(operations)} edges)"
+        )
+    if run.result["policy"] is not None:
+        first, second = (
+            row["operation"].replace("_", " ") for row in run.result["policy"]["ranking"][:2]
+        )
+        found.append(f"a policy led by {text(first)} and {text(second)}")
+    return (
+        f"In {markup.duration(telemetry['seconds'])} on {text(data['name'])}, the search settled "
+        f"on {' and '.join(found) or 'nothing that it was asked for'}."
+    )
+
+
+def _training_sentence(best: Group, among: Sequence[Group]) -> str:
+    seeds = len(best.rows)
+    count = "one seed" if seeds == 1 else f"{seeds} seeds"
+    architecture, policy = trainings.label(best).rsplit(" / ", 1)
+    article = "the" if architecture == "found" else "a"
+    policy = {"none": "no policy"}.get(policy, f"the {policy} policy")
+    what = f"Trained from scratch, {article} {text(architecture)} architecture under {text(policy)}"
+    tense = "reaches" if best.finished else "has so far reached"
+    sentence = f"{what} {tense} <b>{markup.percent_spread(best.last())}</b> ({count})"
+    other = baseline(best, among)
+    if other is not None:
+        sentence += f", {trainings.gain(best, other)} points against the default policy"
+    return sentence + "."
+
+
+def tiles(run: Run) -> str:
+    """The key numbers that the run has, each a value, a name and a note."""
+    made: list[tuple[str, str, str]] = []
+    if run.is_search and run.metrics:
+        made.append(_validation(run))
+    trained = groups(run)
+    best = leading(trained)
+    if best is not None:
+        made += _trained(run, best)
+    if run.result is not None:
+        telemetry = run.result["telemetry"]
+        passes, seconds = markup.amount(telemetry["passes"]), markup.duration(telemetry["seconds"])
+        made.append((passes, "passes", "forward and backward, of one sampled path"))
+        made.append((seconds, "search time", f"{telemetry['steps']} steps"))
+    elif run.metrics:
+        row = run.metrics[-1]
+        steps = f"step {row['step']} of {row['steps']}"
+        made.append((f"{row['epoch']} / {row['epochs']}", "epochs", steps))
+        made.append((f"{row['images_per_second']:.0f}", "images a second", ""))
+    seconds = [r.seconds for group in trained for r in group.rows if r.seconds is not None]
+    if seconds and not run.is_search:
+        count = f"{len(seconds)} networks, summed"
+        made.append((markup.duration(sum(seconds)), "training time", count))
+    return "".join(markup.tile(*each) for each in made)
+
+
+def _validation(run: Run) -> tuple[str, str, str]:
+    if run.result is None:
+        reached, note = run.metrics[-1]["val_accuracy"], "of the search, so far"
+    else:
+        reached, note = run.result["telemetry"]["val_accuracy"], "of the search, at its end"
+    return f"{markup.percent(reached)} %", "validation accuracy", note
+
+
+def _trained(run: Run, best: Group) -> list[tuple[str, str, str]]:
+    note = f"best epoch {markup.percent_spread(best.best())}; {trainings.label(best)}"
+    made = [(markup.percent_spread(best.last()), "trained, last epoch", note)]
+    first = best.rows[0]
+    if first.parameters is not None and first.multiply_adds is not None:
+        parameters, cost = markup.amount(first.parameters), markup.amount(first.multiply_adds)
+        made.append((parameters, "parameters", "without the auxiliary head"))
+        made.append((cost, "multiply-adds", _mobile(run, first.multiply_adds)))
+    return made
+
+
+def _mobile(run: Run, multiply_adds: int) -> str:
+    large = run.result is not None and run.result["data"]["shape"][-1] >= 224
+    return (
+        "above the mobile setting's 600 M" if large and multiply_adds > MOBILE else "for one image"
+    )
+
+
+def genotype_of(run: Run) -> Genotype | None:
+    """The found architecture, or the one of the moment."""
+    if run.result is not None:
+        found = run.result["genotype"]
+    else:
+        found = run.metrics[-1]["genotype"] if run.metrics else None
+    return None if found is None else Genotype.from_json(found)
+
+
+def event_words(event: Row, named: bool = True) -> str:
+    moment = datetime.fromtimestamp(event["time"], UTC).strftime("%m-%d %H:%M:%S")
+    told = {key: value for key, value in event.items() if key not in ("time", "event", "message")}
+    rest = [str(event["message"])] if "message" in event else []
+    rest += [f"{key} {value}" for key, value in told.items()]
+    return " · ".join([moment, *([event["event"]] if named else []), *rest])

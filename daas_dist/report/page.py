@@ -1,0 +1,158 @@
+"""The page: one run in full, or several side by side and then each in full."""
+
+import string
+import time
+from collections.abc import Mapping, Sequence
+
+from daas_dist.report import cells, markup, pictures, policy, trainings
+from daas_dist.report.compare import groups, leading
+from daas_dist.report.header import genotype_of, headline, kind, notices, status_pill, tiles
+from daas_dist.report.markup import section, text
+from daas_dist.report.record import Run
+from daas_dist.report.sections import sections
+
+
+def page(runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        title, body = runs[0].name, _single(runs[0])
+    else:
+        title, body = f"{len(runs)} runs", _several(runs)
+    written = time.strftime("%Y-%m-%d %H:%M")
+    return markup.document(
+        f"{title} · DAAS report",
+        f"{body}<footer>Written {written} by <code>daas report</code></footer>",
+    )
+
+
+def _single(run: Run) -> str:
+    parts = sections(run, "r")
+    links = "".join(f"<a href='#r-{name}'>{text(title)}</a>" for name, title, _ in parts)
+    header = (
+        f"<header><div class='over'>DAAS · {text(kind(run))}</div>"
+        f"<h1>{text(run.name)} {status_pill(run)}</h1>"
+        f"<p class='headline'>{headline(run)}</p>{notices(run)}"
+        f"<div class='tiles'>{tiles(run)}</div><nav>{links}</nav></header>"
+    )
+    return header + "<main>" + "".join(body for _, _, body in parts) + "</main>"
+
+
+def _several(runs: Sequence[Run]) -> str:
+    letters = [_letter(position) for position in range(len(runs))]
+    keyed = dict(zip(letters, runs, strict=True))
+    parts = [_comparison_table(keyed)]
+    logged = {letter: run for letter, run in keyed.items() if run.metrics}
+    if logged:
+        parts.append(section("overlay", "Searches over time", "", _overlay(logged)))
+    if searches := {letter: run for letter, run in keyed.items() if run.is_search}:
+        parts += _found(searches)
+    training = {letter: run for letter, run in keyed.items() if run.is_training}
+    if training:
+        joined = {letter: _joined(letter, run, keyed) for letter, run in training.items()}
+        lead = "architecture / policy, each after the letter of its run."
+        parts.append(
+            section("training", "Trainings", lead, trainings.view(training, joined, "all"))
+        )
+    for letter, run in keyed.items():
+        inside = f"<p class='headline'>{headline(run)}</p>{notices(run)}"
+        inside += f"<div class='tiles'>{tiles(run)}</div>"
+        inside += "".join(body for _, _, body in sections(run, f"r{letter}"))
+        parts.append(
+            f"<details class='run' id='run-{letter}'><summary>{_key(letter)}{text(run.name)} "
+            f"{status_pill(run)}</summary>{inside}</details>"
+        )
+    header = f"<header><div class='over'>DAAS</div><h1>{len(runs)} runs, side by side</h1></header>"
+    return f"{header}<main>{''.join(parts)}</main>"
+
+
+def _letter(position: int) -> str:
+    """A, B, … Z, A1, B1, …"""
+    turn, place = divmod(position, len(string.ascii_uppercase))
+    return string.ascii_uppercase[place] + (str(turn) if turn else "")
+
+
+def _key(letter: str) -> str:
+    return f"<span class='key' style='background:{pictures.run_hue(letter)}'>{letter}</span>"
+
+
+def _comparison_table(keyed: Mapping[str, Run]) -> str:
+    rows = []
+    for letter, run in keyed.items():
+        result = run.result
+        best = leading(groups(run))
+        accuracy = run.metrics[-1]["val_accuracy"] if run.metrics else None
+        cost = best.rows[0] if best is not None else None
+        epochs = f"{run.metrics[-1]['epoch']} / {run.metrics[-1]['epochs']}" if run.metrics else "–"
+        rows.append(
+            [
+                f"{_key(letter)}<a href='#run-{letter}'>{text(run.name)}</a>",
+                f"{status_pill(run)}<br><span class='weak'>{kind(run)}</span>",
+                text(result["data"]["name"]) if result is not None else "–",
+                epochs,
+                "–" if accuracy is None else f"{markup.percent(accuracy)} %",
+                "–" if best is None else markup.percent_spread(best.last()),
+                "–" if cost is None or cost.parameters is None else markup.amount(cost.parameters),
+                "–"
+                if cost is None or cost.multiply_adds is None
+                else markup.amount(cost.multiply_adds),
+                "–" if result is None else markup.amount(result["telemetry"]["passes"]),
+                "–" if result is None else markup.duration(result["telemetry"]["seconds"]),
+            ]
+        )
+    head = ("Run", "", "Data", "Epochs", "Validation", "Trained, last epoch", "Parameters",
+            "Multiply-adds", "Passes", "Time")  # fmt: skip
+    return section("runs", "Overview", "", markup.table(head, rows, "numbers tight"))
+
+
+def _overlay(logged: Mapping[str, Run]) -> str:
+    wanted = (
+        ("Validation accuracy", "as a share of one", "accuracy", ("val_accuracy",)),
+        ("Validation loss", "", "loss", ("val_loss",)),
+        ("Skip connections, normal cell", "expected share of the kept edges", "share",
+         ("skip_share", "normal")),
+        ("Entropy of the policy's operations", "", "nats", ("entropy", "pi")),
+    )  # fmt: skip
+    drawn = ""
+    for title, note, label, path in wanted:
+        rows = {
+            letter: run.metrics
+            for letter, run in logged.items()
+            if pictures.known(run.metrics, *path)
+        }
+        if rows:
+            picture = pictures.overlay(f"all-{'-'.join(path)}", rows, label, *path)
+            drawn += markup.figure(title, note, picture)
+    return f"<div class='pair'>{drawn}</div>"
+
+
+def _found(searches: Mapping[str, Run]) -> list[str]:
+    """Policies as one table, architectures one under the other."""
+    parts = []
+    weights = {
+        _key(letter): {row["operation"]: row["weight"] for row in run.result["policy"]["ranking"]}
+        for letter, run in searches.items()
+        if run.result is not None and run.result["policy"] is not None
+    }
+    if weights:
+        lead = "Probability × application, summed over slots, %."
+        parts.append(section("policies", "Policies", lead, policy.side_by_side(weights)))
+    drawn = ""
+    for letter, run in searches.items():
+        genotype = genotype_of(run)
+        if genotype is not None:
+            both = cells.figures(genotype, f"all-{letter}")
+            drawn += f"<h3>{_key(letter)}{text(run.name)}</h3><div class='pair'>{both}</div>"
+    if drawn:
+        parts.append(section("cells", "Cells", "", cells.legend() + drawn))
+    return parts
+
+
+def _joined(letter: str, run: Run, keyed: Mapping[str, Run]) -> str:
+    """The search that a training took its architecture and policy from, as HTML."""
+    origin = run.search_path()
+    for other, search in keyed.items():
+        if origin is not None and (search.path / "result.json").resolve() == origin:
+            return f"{_key(other)}<a href='#run-{other}'>{text(search.name)}</a>"
+    if run.result is not None:
+        return f"{_key(letter)}{text(run.name)}"
+    named = "–" if origin is None else f"<code>{text(origin)}</code> (not in this report)"
+    return f"{_key(letter)}{named}"

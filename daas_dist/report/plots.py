@@ -1,0 +1,125 @@
+"""Plots that are not over time: evidence, choices of the edges, the spread of trainings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from daas_dist.augment import MAGNITUDES, NAMES
+from daas_dist.report.pictures import COLOUR, HUES, INK, draw
+from daas_dist.space import EDGES, OPERATIONS
+
+
+def intervals(
+    name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Sequence[int], label: str
+) -> str:
+    """Evidence ± standard error of every operation in `order` from the top, one hue a slot."""
+
+    def plot(axes: Axes) -> None:
+        slots = len(means_KO)
+        axes.axvline(0, color="#8b95a7", linewidth=0.9)
+        for slot, (means, errors) in enumerate(zip(means_KO, errors_KO, strict=True)):
+            y = [place + 0.22 * (slot - (slots - 1) / 2) for place in range(len(order))]
+            picked = list(order)
+            axes.errorbar(
+                means[picked], y, xerr=errors[picked], fmt="o", markersize=3.6, linewidth=1.1,
+                color=HUES[slot % len(HUES)], label=f"slot {slot + 1}",
+            )  # fmt: skip
+        axes.set_yticks(range(len(order)), [NAMES[o].replace("_", " ") for o in order])
+        axes.invert_yaxis()
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_xlabel(label)
+        axes.legend(
+            frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=slots, fontsize=9
+        )
+
+    return draw(name, plot, (4.7, 4.6))
+
+
+def magnitudes(name: str, means_OM: np.ndarray, errors_OM: np.ndarray) -> str:
+    """Evidence of every magnitude in its standard errors: blue for, orange against."""
+
+    def plot(axes: Axes) -> None:
+        ratio = np.divide(means_OM, errors_OM, out=np.zeros_like(means_OM), where=errors_OM > 0)
+        image = axes.imshow(ratio, cmap="PuOr", vmin=-4, vmax=4, aspect="auto")
+        axes.set_yticks(range(len(NAMES)), [name.replace("_", " ") for name in NAMES])
+        axes.set_xticks(range(MAGNITUDES))
+        axes.set_xlabel("magnitude")
+        axes.tick_params(length=0, labelcolor=INK)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, aspect=16)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.set_label("standard errors")
+
+    return draw(name, plot, (4.7, 3.9))
+
+
+def edge_choices(name: str, alpha_EO: np.ndarray, beta_E: np.ndarray, kept: Sequence[int]) -> str:
+    """α of every edge as a grid, its β beside it; kept edges are marked."""
+
+    def plot(axes: Axes) -> None:
+        order = [OPERATIONS.index(operation) for operation in COLOUR]
+        axes.imshow(alpha_EO[:, order], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_yticks(
+            range(len(EDGES)),
+            [f"{'● ' if e in kept else ''}{i} → {j}" for e, (i, j) in enumerate(EDGES)],
+        )
+        names = [operation.replace("_", " ").replace("x", "×") for operation in COLOUR]
+        names = [label.replace("ma×", "max") for label in names]
+        axes.set_xticks(range(len(names)), names, rotation=38, ha="right", rotation_mode="anchor")
+        for edge in range(len(EDGES)):
+            for place, operation in enumerate(order):
+                value = alpha_EO[edge, operation]
+                axes.text(
+                    place, edge, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5,
+                    color="white" if value > 0.55 else INK,
+                )  # fmt: skip
+            axes.annotate(
+                f"β {100 * beta_E[edge]:.0f}", (1, edge), xycoords=("axes fraction", "data"),
+                xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+                color=INK if edge in kept else "#8b95a7",
+            )  # fmt: skip
+        axes.tick_params(length=0, labelcolor=INK)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+
+    return draw(name, plot, (4.7, 4.5))
+
+
+def dots(
+    name: str,
+    labels: Sequence[str],
+    values: Sequence[Sequence[float]],
+    summary: Sequence[tuple[float, float | None]],
+    hues: Sequence[Any],
+    label: str,
+) -> str:
+    """One row a group, in the order given: a dot a seed, the mean as a bar, ± its deviation."""
+
+    def plot(axes: Axes) -> None:
+        for y, (points, (mean, deviation), hue) in enumerate(
+            zip(values, summary, hues, strict=True)
+        ):
+            if deviation is not None:
+                axes.plot(
+                    [mean - deviation, mean + deviation], [y, y], color=hue, linewidth=6, alpha=0.22
+                )
+            axes.plot([mean, mean], [y - 0.25, y + 0.25], color=hue, linewidth=2)
+            axes.plot(
+                points, [y] * len(points), "o", markersize=5, markerfacecolor=hue,
+                markeredgecolor="white", markeredgewidth=0.8, alpha=0.9,
+            )  # fmt: skip
+        axes.set_yticks(range(len(labels)), labels)
+        for tick in axes.get_yticklabels():
+            tick.set_parse_math(False)
+        axes.set_ylim(len(labels) - 0.45, -0.55)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_xlabel(label)
+
+    return draw(name, plot, (4.7, 0.75 + 0.36 * len(labels)))

@@ -1,0 +1,164 @@
+"""A run directory, read: metrics, events, results and trainings as plain frozen values.
+
+The files are described in design.md ("Run directory"). A run may be read while it is being written:
+an incomplete last line of a .jsonl file is left for the next reading; any other malformed line is
+an error that names file and line.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+MARKS = ("config.yaml", "metrics.jsonl", "result.json", "comparison.json", "trainings")
+"""A directory that holds any of these is a run."""
+STATES = {"DONE": "finished", "FAILED": "failed"}
+SCHEMA = 1
+
+
+def require_run(path: Path) -> None:
+    """Raise ValueError, with what was expected, unless the path is a run directory."""
+    if not path.is_dir():
+        raise ValueError(f"{path} is no run: expected a directory, as run_dir=… names one")
+    if not any((path / mark).exists() for mark in MARKS):
+        raise ValueError(f"{path} is no run: it holds none of {', '.join(MARKS)}")
+
+
+def state(path: Path) -> str:
+    """ "finished", "failed" or "in progress", by the DONE and FAILED files."""
+    return next((word for file, word in STATES.items() if (path / file).exists()), "in progress")
+
+
+def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
+    """The complete lines from a byte offset on, and the offset to go on from. No file: no rows."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    complete = data[: data.rfind(b"\n") + 1]
+    rows = []
+    for number, line in enumerate(complete.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            where = f"line {number}" if offset == 0 else f"line {number} after byte {offset}"
+            raise ValueError(f"{path}: {where} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} should be an object, got {line[:60]!r}")
+        rows.append(row)
+    return rows, offset + len(complete)
+
+
+def read_document(path: Path) -> Row | None:
+    """A JSON object from a file, or None where there is no file."""
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} should hold an object, got {type(document).__name__}")
+    return document
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network trained from scratch: a folder of trainings/."""
+
+    name: str
+    architecture: str
+    policy: str
+    seed: int | None
+    metrics: list[Row]
+
+    @staticmethod
+    def read(path: Path) -> "Training":
+        named = re.fullmatch(r"([^-]+)-([^-]+)-seed(\d+)", path.name)
+        architecture, policy, seed = named.groups() if named else (path.name, "", None)
+        rows, _ = read_rows(path / "metrics.jsonl")
+        return Training(path.name, architecture, policy, None if seed is None else int(seed), rows)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run directory holds. A directory may hold a search, trainings, or both."""
+
+    path: Path
+    status: str
+    reason: str
+    """Why it failed, where it did."""
+    metrics: list[Row]
+    events: list[Row]
+    result: Row | None
+    """result.json of a search."""
+    comparison: Row | None
+    trainings: list[Training]
+    config: str
+    provenance: Row | None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def is_search(self) -> bool:
+        return self.result is not None or bool(self.metrics) or not self.is_training
+
+    @property
+    def is_training(self) -> bool:
+        return self.comparison is not None or bool(self.trainings)
+
+    @staticmethod
+    def read(path: Path) -> "Run":
+        require_run(path)
+        status = state(path)
+        events, _ = read_rows(path / "events.jsonl")
+        metrics, _ = read_rows(path / "metrics.jsonl")
+        result = read_document(path / "result.json")
+        comparison = read_document(path / "comparison.json")
+        for name, document in (("result.json", result), ("comparison.json", comparison)):
+            if document is not None and document["schema"] != SCHEMA:
+                raise ValueError(
+                    f"{path / name}: schema {document['schema']!r}; this version reads {SCHEMA}"
+                )
+        config = path / "config.yaml"
+        return Run(
+            path=path,
+            status=status,
+            reason=_reason(path, events) if status == "failed" else "",
+            metrics=metrics,
+            events=events,
+            result=result if result is not None and result["kind"] == "search" else None,
+            comparison=comparison,
+            trainings=[
+                Training.read(folder)
+                for folder in sorted((path / "trainings").glob("*"))
+                if folder.is_dir()
+            ],
+            config=config.read_text(encoding="utf-8") if config.exists() else "",
+            provenance=read_document(path / "provenance.json"),
+        )
+
+    def search_path(self) -> Path | None:
+        """The result.json that the trainings took their architecture and policy from."""
+        named = self.comparison["search"] if self.comparison is not None else None
+        if named is None:
+            return None
+        beside = self.path / named
+        return (beside if beside.exists() else Path(named)).resolve()
+
+
+def _reason(path: Path, events: list[Row]) -> str:
+    written = (path / "FAILED").read_text(encoding="utf-8", errors="replace").strip()
+    if written:
+        return written
+    failures = [event for event in events if event["event"] == "failed"]
+    details = failures[-1].items() if failures else ()
+    return ", ".join(f"{key}: {value}" for key, value in details if key not in ("time", "event"))

@@ -1,0 +1,291 @@
+"""What can be configured, one dataclass a group, and which values are possible.
+
+No class has a default: values live in configs/ only, each with its source. An impossible value
+is a ConfigError of one sentence: the key, the value, what is allowed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NoReturn
+
+ARCHITECTURES = ("found", "random")
+POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
+
+
+class ConfigError(ValueError):
+    """One sentence: the key, its value, what is allowed."""
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+Rule = tuple[Callable[[Any], object], str]
+"""(is it possible?, what is allowed, in words)"""
+
+COUNT: Rule = (lambda value: value >= 1, "a whole number of at least 1")
+NATURAL: Rule = (lambda value: value >= 0, "a whole number of at least 0")
+CELLS: Rule = (lambda value: value >= 3, "a whole number of at least 3, as two cells reduce")
+POSITIVE: Rule = (lambda value: 0 < value < inf, "a number above 0")
+NOT_NEGATIVE: Rule = (lambda value: 0 <= value < inf, "a number of 0 or more")
+SHARE: Rule = (lambda value: 0 <= value < 1, "a number of 0 or more and below 1")
+OPEN_SHARE: Rule = (lambda value: 0 < value < 1, "a number between 0 and 1")
+DECAY: Rule = (lambda value: 0 < value <= 1, "above 0 and at most 1 (1 forgets nothing)")
+BETAS: Rule = (lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)")
+SCALES: Rule = (lambda values: all(0 < value < inf for value in values), "numbers above 0")
+FINITE: Rule = (lambda values: all(-inf < value < inf for value in values), "finite numbers")
+SEEDS: Rule = (lambda values: all(value >= 0 for value in values), "whole numbers of 0 or more")
+DISTINCT: Rule = (lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
+
+
+def one_of(*choices: Any) -> Rule:
+    return (lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
+
+
+def refuse(key: str, value: Any, allowed: str) -> NoReturn:
+    raise ConfigError(f"{key}={shown(value)} is not possible: expected {allowed}")
+
+
+def _check(group: Any, key: str, rule: Rule, *names: str) -> None:
+    """Every named field of a group obeys the rule, or is null where its type allows null."""
+    for name in names:
+        value = getattr(group, name)
+        if value is not None and not rule[0](value):
+            refuse(f"{key}.{name}" if key else name, value, rule[1])
+
+
+@dataclass(kw_only=True, slots=True)
+class Data:
+    name: str
+    root: str | None
+    val_root: str | None
+    size: int | None
+    channels: int
+    crop_padding: int
+    flip: bool
+    cutout: int
+    mean: list[float] | None
+    std: list[float] | None
+    val_share: float
+    limit: int | None
+    test_limit: int | None
+    max_bad_files: int
+    download: bool
+
+    def __post_init__(self) -> None:
+        _check(self, "data", one_of("fashion_mnist", "cifar10", "cifar100", "folder"), "name")
+        _check(self, "data", one_of(1, 3), "channels")
+        _check(self, "data", COUNT, "size", "test_limit")
+        _check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files")
+        _check(self, "data", OPEN_SHARE, "val_share")
+        _check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
+        each = f"{self.channels} numbers, as data.channels={self.channels}"
+        _check(self, "data", (lambda values: len(values) == self.channels, each), "mean", "std")
+        _check(self, "data", FINITE, "mean")
+        _check(self, "data", SCALES, "std")
+        if (self.mean is None) != (self.std is None):
+            wanted = "null, as data.mean is null" if self.std else "numbers, as data.mean has them"
+            refuse("data.std", self.std, wanted)
+        if self.name == "folder" and self.root is None:
+            refuse("data.root", None, "the path of a folder with one sub-folder a class")
+        if self.name.startswith("cifar") and self.root is None:
+            refuse("data.root", None, f"the path of the folder that holds {self.name} or gets it")
+        if self.name == "folder" and self.download:
+            refuse("data.download", True, "false, as a folder is not downloaded")
+        if self.name == "folder" and self.size is None:
+            refuse("data.size", None, "the side in pixels to which a folder's images are brought")
+        if self.name != "folder" and self.size is not None:
+            refuse("data.size", self.size, f"null, as {self.name} images have one size already")
+        if self.name != "folder" and self.val_root is not None:
+            refuse("data.val_root", self.val_root, f"null, as {self.name} has its own test images")
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    name: str
+    channels: int
+    cells: int
+    stem: str
+    genotype: str | None
+
+    def __post_init__(self) -> None:
+        _check(self, "model", one_of("supernet", "small", "genotype"), "name")
+        _check(self, "model", one_of("cifar", "imagenet"), "stem")
+        _check(self, "model", COUNT, "channels")
+        _check(self, "model", COUNT if self.name == "small" else CELLS, "cells")
+        if self.genotype is not None and self.name != "genotype":
+            wanted = f"null, as model={self.name}; add model=genotype"
+            refuse("model.genotype", self.genotype, wanted)
+
+
+@dataclass(kw_only=True, slots=True)
+class Tau:
+    start: float
+    end: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Weights:
+    learning_rate: float
+    learning_rate_end: float
+    momentum: float
+    weight_decay: float
+    clip: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Adam:
+    learning_rate: float
+    betas: list[float]
+    weight_decay: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Evidence:
+    decay: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Search:
+    target: str
+    warmup_epochs: int
+    joint_epochs: int
+    batch_size: int
+    architectures: int
+    policies_per_architecture: int
+    weight_architectures: int
+    xi: float | None
+    architecture_gradient_at: str
+    weight_gradient: str
+    reuse_gradients: bool
+    estimator: str
+    tau: Tau
+    weights: Weights
+    architecture: Adam
+    policy_optimizer: Adam
+    evidence: Evidence
+    permute_rewards: bool
+    log_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+
+    def __post_init__(self) -> None:
+        _check(self, "search", one_of("joint", "architecture", "policy"), "target")
+        _check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
+        _check(self, "search", one_of("sum", "mean"), "weight_gradient")
+        estimators = one_of("paper", "leave_one_out", "per_image", "running_means")
+        _check(self, "search", estimators, "estimator")
+        _check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
+        _check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
+        _check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
+        _check(self, "search", COUNT, "keep_checkpoints")
+        _check(self, "search", POSITIVE, "xi")
+        _check(self.tau, "search.tau", POSITIVE, "start", "end")
+        _check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
+        _check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
+        _check(self.weights, "search.weights", SHARE, "momentum")
+        for name in ("architecture", "policy_optimizer"):
+            adam, key = getattr(self, name), f"search.{name}"
+            _check(adam, key, POSITIVE, "learning_rate")
+            _check(adam, key, BETAS, "betas")
+            _check(adam, key, NOT_NEGATIVE, "weight_decay")
+        _check(self.evidence, "search.evidence", DECAY, "decay")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.warmup_epochs + self.joint_epochs == 0:
+            refuse("search.joint_epochs", 0, "at least 1, as search.warmup_epochs is 0 too")
+        if self.tau.end > self.tau.start:
+            refuse("search.tau.end", self.tau.end, f"at most search.tau.start={self.tau.start}")
+        if self.weights.learning_rate_end > self.weights.learning_rate:
+            start = f"at most search.weights.learning_rate={self.weights.learning_rate}"
+            refuse("search.weights.learning_rate_end", self.weights.learning_rate_end, start)
+        if self.estimator == "leave_one_out" and self.policies_per_architecture < 2:
+            wanted = "at least 2, as search.estimator=leave_one_out compares policies"
+            refuse("search.policies_per_architecture", self.policies_per_architecture, wanted)
+
+
+@dataclass(kw_only=True, slots=True)
+class Policy:
+    slots: int
+    parameters: str
+    ranges: str
+    fixed: str | None
+
+    def __post_init__(self) -> None:
+        _check(self, "policy", COUNT, "slots")
+        _check(self, "policy", one_of("per_policy", "per_slot"), "parameters")
+        _check(self, "policy", one_of("autoaugment", "dada"), "ranges")
+
+
+@dataclass(kw_only=True, slots=True)
+class Train:
+    result: str | None
+    compare: list[str]
+    seeds: list[int]
+    epochs: int
+    batch_size: int
+    channels: int
+    cells: int
+    auxiliary_weight: float
+    drop_path: float
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    clip: float
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        rows = [f"{a}/{p}" for a in ARCHITECTURES for p in POLICIES]
+        for row in self.compare:
+            if row not in rows:
+                refuse("train.compare", self.compare, "a list of some of " + ", ".join(rows))
+        _check(self, "train", DISTINCT, "compare", "seeds")
+        _check(self, "train", SEEDS, "seeds")
+        _check(self, "train", COUNT, "epochs", "batch_size", "channels")
+        _check(self, "train", CELLS, "cells")
+        _check(self, "train", POSITIVE, "learning_rate", "clip")
+        _check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
+        _check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    stage: str
+    kind: str
+    seed: int
+    run_dir: str | None
+    device: str
+    data: Data
+    model: Model
+    search: Search
+    policy: Policy
+    train: Train
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        _check(self, "", one_of("search", "train"), "kind")
+        _check(self, "", one_of("auto", "cpu", "cuda"), "device")
+        _check(self, "", NATURAL, "seed")
+        if self.kind == "search":
+            self._check_search()
+        elif self.train.result is None and any("found" in row for row in self.train.compare):
+            wanted = "the result.json of a search, as train.compare names found"
+            refuse("train.result", None, f"{wanted}: train.result=runs/…/result.json")
+
+    def _check_search(self) -> None:
+        if self.search.target == "policy" and self.model.name == "supernet":
+            wanted = "small or genotype, as search.target=policy searches on a fixed network"
+            refuse("model", self.model.name, wanted)
+        if self.search.target != "policy" and self.model.name != "supernet":
+            refuse("model", self.model.name, f"supernet, as search.target={self.search.target}")
+        if self.model.name == "genotype" and self.model.genotype is None:
+            wanted = "an architecture, as model=genotype: model.genotype=runs/…/result.json"
+            refuse("model.genotype", None, wanted)
+        if self.policy.fixed is not None and self.search.target != "architecture":
+            wanted = f"null, as search.target={self.search.target} searches for the policy"
+            refuse("policy.fixed", self.policy.fixed, wanted)

@@ -1,0 +1,175 @@
+"""The DARTS architecture space: cells, the seven operations, and one architecture of it.
+
+A cell has two inputs (nodes 0 and 1) and four intermediate nodes (2 to 5). Node j may read every
+earlier node, so a cell has 2 + 3 + 4 + 5 = 14 edges; an architecture keeps two of them a node and
+one operation an edge. There is no "none" operation: the in-degree is exactly two (paper, Sec. 3.2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("normal", "reduce")
+OPERATIONS = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+INPUTS = 2
+NODES = 4
+IN_DEGREE = 2
+EDGES = tuple((i, j) for j in range(INPUTS, INPUTS + NODES) for i in range(j))
+"""(source, target) of every edge, by target, then by source."""
+PAIRS = IN_DEGREE * NODES
+"""Edges that an architecture keeps in a cell."""
+
+Pair = tuple[str, int]
+
+
+def edges_into(target: int) -> slice:
+    """Where in EDGES the edges into a node stand."""
+    start = sum(range(INPUTS, target))
+    return slice(start, start + target)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """One architecture: for each intermediate node, in order, two (operation, source) pairs.
+
+    Raises ValueError at construction if an operation is unknown, a node has not exactly two
+    different earlier sources, or the concatenation names a node that is not intermediate.
+    """
+
+    normal: tuple[Pair, ...]
+    reduce: tuple[Pair, ...]
+    concat: tuple[int, ...] = tuple(range(INPUTS, INPUTS + NODES))
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            _check_cell(kind, self.cell(kind))
+        intermediate = range(INPUTS, INPUTS + NODES)
+        if not self.concat or any(node not in intermediate for node in self.concat):
+            raise ValueError(
+                f"genotype: concat {list(self.concat)} must name nodes of {list(intermediate)}"
+            )
+
+    def cell(self, kind: str) -> tuple[Pair, ...]:
+        return {"normal": self.normal, "reduce": self.reduce}[kind]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "normal": [list(pair) for pair in self.normal],
+            "reduce": [list(pair) for pair in self.reduce],
+            "concat": list(self.concat),
+        }
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> "Genotype":
+        if not isinstance(document, Mapping):
+            raise ValueError(f"genotype: expected a mapping, got {type(document).__name__}")
+        expected = {"normal", "reduce", "concat"}
+        if set(document) != expected:
+            raise ValueError(f"genotype: expected the keys {sorted(expected)}, got {list(document)}")
+        return Genotype(
+            normal=_read_pairs("normal", document["normal"]),
+            reduce=_read_pairs("reduce", document["reduce"]),
+            concat=tuple(document["concat"]),
+        )
+
+
+def _read_pairs(kind: str, pairs: Any) -> tuple[Pair, ...]:
+    try:
+        return tuple((operation, source) for operation, source in pairs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"genotype: {kind} must be a list of [operation, source] pairs, got {pairs!r}"
+        ) from error
+
+
+def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
+    if len(pairs) != PAIRS:
+        raise ValueError(
+            f"genotype: {kind} has {len(pairs)} edges; {NODES} nodes of in-degree {IN_DEGREE} "
+            f"need {PAIRS}"
+        )
+    for node in range(NODES):
+        target = INPUTS + node
+        chosen = pairs[IN_DEGREE * node : IN_DEGREE * (node + 1)]
+        for operation, source in chosen:
+            if operation not in OPERATIONS:
+                raise ValueError(
+                    f"genotype: {kind} node {target} names the unknown operation {operation!r}; "
+                    f"known: {', '.join(OPERATIONS)}"
+                )
+            if type(source) is not int or not 0 <= source < target:
+                raise ValueError(
+                    f"genotype: {kind} node {target} reads {source!r}; it may read 0 to {target - 1}"
+                )
+        if len({source for _, source in chosen}) != IN_DEGREE:
+            raise ValueError(
+                f"genotype: {kind} node {target} reads {[s for _, s in chosen]}; in-degree "
+                f"{IN_DEGREE} needs different sources"
+            )
+
+
+def cell_from_choice(kept_E: Tensor, operation_E: Tensor) -> tuple[Pair, ...]:
+    """The pairs of a cell, from the kept edges (bool, 14) and the operation of every edge (14)."""
+    return tuple(
+        (OPERATIONS[int(operation_E[e])], EDGES[e][0]) for e in torch.nonzero(kept_E).flatten().tolist()
+    )
+
+
+def edge_indices(pairs: Sequence[Pair]) -> list[int]:
+    """For each pair of a cell, the position of its edge in EDGES."""
+    return [EDGES.index((source, INPUTS + k // IN_DEGREE)) for k, (_, source) in enumerate(pairs)]
+
+
+def operation_indices(pairs: Sequence[Pair]) -> list[int]:
+    return [OPERATIONS.index(operation) for operation, _ in pairs]
+
+
+def derive(alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
+    """Two edges a node by β, one operation an edge by α (paper, Sec. 4.3; not DARTS' α·β rank)."""
+    cells = []
+    for alpha_EO, beta_E in zip(alpha_KEO, beta_KE, strict=True):
+        kept_E = torch.zeros(len(EDGES), dtype=torch.bool)
+        for target in range(INPUTS, INPUTS + NODES):
+            edges = edges_into(target)
+            kept_E[edges.start + beta_E[edges].topk(IN_DEGREE).indices] = True
+        cells.append(cell_from_choice(kept_E, alpha_EO.argmax(-1)))
+    return Genotype(normal=cells[0], reduce=cells[1])
+
+
+def random_genotype(generator: torch.Generator) -> Genotype:
+    """Uniform over the space: a pair of edges a node, an operation an edge (the baseline)."""
+    cells = []
+    for _ in KINDS:
+        kept_E = torch.zeros(len(EDGES), dtype=torch.bool)
+        for target in range(INPUTS, INPUTS + NODES):
+            pairs = list(combinations(range(target), IN_DEGREE))
+            chosen = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+            kept_E[[edges_into(target).start + source for source in chosen]] = True
+        operation_E = torch.randint(len(OPERATIONS), (len(EDGES),), generator=generator)
+        cells.append(cell_from_choice(kept_E, operation_E))
+    return Genotype(normal=cells[0], reduce=cells[1])
+
+
+DARTS_V2 = Genotype(
+    normal=(
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 1), ("skip_connect", 0), ("dil_conv_3x3", 2),
+    ),
+    reduce=(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("max_pool_3x3", 1), ("skip_connect", 2),
+        ("max_pool_3x3", 0), ("skip_connect", 2), ("max_pool_3x3", 1), ("skip_connect", 2),
+    ),
+)  # fmt: skip
+"""DARTS' second-order result on CIFAR-10 (peer): a published count to check networks against."""

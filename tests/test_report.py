@@ -1,0 +1,317 @@
+"""The report: what it says is what the run says, it stands alone, and it escapes every name."""
+
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_run
+import pytest
+import torch
+
+from daas_dist.policy import Policy, all_policies
+from daas_dist.report import compare, markup, pictures, policy, write
+from daas_dist.report.record import Run, read_rows
+from daas_dist.report.samples import Samples
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Checks nesting, and gathers tags, attributes, ids, links and the text that is shown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.shown: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.shown.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.shown).split())
+
+    def values(self, *names: str) -> list[str]:
+        return [value for name, value in self.attributes if name in names]
+
+
+def read(runs: list[Path], out: Path | None = None) -> Page:
+    html = write(runs, out).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not [v for v in page.values("src", "href", "xlink:href") if re.match(r"\w+:|//", v)
+                and not v.startswith("data:image/png")]  # fmt: skip
+    assert not re.search(r"url\(\s*['\"]?\s*(https?:|//)|@import", html)
+    assert "script" not in page.tags
+    ids = page.values("id")
+    assert len(ids) == len(set(ids)), "an id stands twice"
+    inner = [v[1:] for v in page.values("href", "xlink:href") if v.startswith("#")]
+    assert set(inner) <= set(ids)
+    return page
+
+
+@pytest.fixture(scope="module")
+def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_run.search(tmp_path_factory.mktemp("runs") / "joint", lines=30)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    path = fake_run.search(tmp_path_factory.mktemp("runs") / "both", lines=30)
+    fake_run.training(path, result=path / "result.json", epochs=8)
+    return path, read([path])
+
+
+def test_a_search_with_its_trainings_shows_every_part(both: tuple[Path, Page]) -> None:
+    path, page = both
+    for part in ("Cells", "Policy", "Samples", "The search over time", "Training", "config.yaml"):
+        assert part in page.text
+    assert (path / "report.html").stat().st_size < 1_500_000
+    assert not list(path.glob("*.partial"))
+
+
+def test_key_numbers_are_those_of_the_files(both: tuple[Path, Page]) -> None:
+    path, page = both
+    result = json.loads((path / "result.json").read_text())
+    rows = json.loads((path / "comparison.json").read_text())["rows"]
+    found = [r["last"] for r in rows if (r["architecture"], r["policy"]) == ("found", "found")]
+    mean = sum(found) / 3
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in found) / 2)
+    assert f"{100 * result['telemetry']['val_accuracy']:.2f} %" in page.text
+    assert f"{100 * mean:.2f} ± {100 * deviation:.2f} %" in page.text
+    assert "3.35 M" in page.text and "528 M" in page.text and "210 k" in page.text
+    assert "1 h 56 min" in page.text
+
+
+def test_the_ranking_is_the_policys_with_readings_and_evidence(both: tuple[Path, Page]) -> None:
+    path, page = both
+    result = json.loads((path / "result.json").read_text())
+    ranking = [row["operation"].replace("_", " ") for row in result["policy"]["ranking"]]
+    table = page.text[page.text.index("Ranking") : page.text.index("How sure the search is")]
+    places = [table.index(f" {operation} ") for operation in ranking]
+    assert places == sorted(places)
+    first = result["policy"]["operations"].index(result["policy"]["ranking"][0]["operation"])
+    evidence = result["evidence"]["operation"]
+    value, error = evidence["mean"][1][first], evidence["standard_error"][1][first]
+    assert f"{value:+.3f} ± {error:.3f}".replace("-", "−") in table
+
+
+def test_a_search_alone(search_dir: Path, tmp_path: Path) -> None:
+    page = read([search_dir], tmp_path / "deep" / "page.html")
+    assert "Test accuracy" not in page.text and "Normal cell" in page.text
+    assert (tmp_path / "deep" / "page.html").exists()
+
+
+def test_a_training_alone_compares_with_the_default_policy(tmp_path: Path) -> None:
+    page = read([fake_run.training(tmp_path / "train", epochs=8)])
+    run = Run.read(tmp_path / "train")
+    groups = {(g.architecture, g.policy): g for g in compare.groups(run)}
+    ours, base = groups["found", "found"], groups["found", "default"]
+    gains = [a.last - b.last for a, b in zip(ours.rows, base.rows, strict=True)]
+    mean = sum(gains) / 3
+    error = math.sqrt(sum((g - mean) ** 2 for g in gains) / 2 / 3)
+    assert f"{100 * mean:+.2f} ± {100 * error:.2f}".replace("-", "−") in page.text
+    assert "The search over time" not in page.text
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    page = read([fake_run.training(tmp_path / "train", epochs=8, seeds=1)])
+    assert "(one seed)" in page.text
+    assert not re.search(r"\d ± \d", page.text)
+
+
+def test_an_unfinished_training_shows_how_far_it_is_and_claims_no_gain(tmp_path: Path) -> None:
+    path = fake_run.training(tmp_path / "train", epochs=8, state="in progress")
+    page = read([path])
+    assert "in progress" in page.text and "3 of 3 at epoch 4" in page.text
+    groups = compare.groups(Run.read(path))
+    last = next(g for g in groups if (g.architecture, g.policy) == ("random", "found"))
+    assert compare.baseline(last, groups) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "done", "said"),
+    [
+        ("in progress", 0.6, "The search is at epoch 30 of 50 (joint phase)"),
+        ("in progress", 1 / 30, "The search is at epoch 2 of 50 (warm-up)"),
+        ("in progress", 0.0, "The search has written no metrics yet."),
+        ("failed", 0.3, "non-finite loss at step 612: sample 48 <of the batch>"),
+    ],
+)
+def test_a_run_without_a_result(tmp_path: Path, state: str, done: float, said: str) -> None:
+    page = read([fake_run.search(tmp_path / "run", state=state, done=done, lines=30)])
+    assert said in page.text and state in page.text
+    assert "skip share above one half" in page.text, "its warning"
+
+
+@pytest.mark.parametrize(
+    ("target", "absent", "present"),
+    [
+        ("policy", ("Cells", "Skip connections", "Temperature"), ("Ranking", "Reward")),
+        ("architecture", ("Ranking", "Reward", "of the policy"), ("Cells", "Skip connections")),
+    ],
+)
+def test_a_search_for_one_thing_shows_that_thing(
+    tmp_path: Path, target: str, absent: tuple[str, ...], present: tuple[str, ...]
+) -> None:
+    path = fake_run.narrow(fake_run.search(tmp_path / "run", lines=12), target)
+    page = read([path])
+    assert not [words for words in absent if words in page.text]
+    assert all(words in page.text for words in present)
+    assert "settled on a" in page.text
+
+
+def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\n{"step": 2}\n{"ste')
+    rows, offset = read_rows(path)
+    assert (rows, offset) == ([{"step": 1}, {"step": 2}], 25)
+    path.write_bytes(b'{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is not JSON"):
+        read_rows(path)
+
+
+def test_several_runs_are_side_by_side_and_trainings_joined(
+    search_dir: Path, tmp_path: Path
+) -> None:
+    other = fake_run.search(
+        tmp_path / "second", lines=30, seed=4, parameters="per_policy", samples=False
+    )
+    training = fake_run.training(tmp_path / "train", result=other / "result.json", epochs=8)
+    unfinished = fake_run.search(tmp_path / "third", state="in progress", done=0.5, lines=30)
+    page = read([search_dir, other, training, unfinished], tmp_path / "all.html")
+    assert "4 runs, side by side" in page.text
+    assert page.text.count("B second") >= 5 + 2, "overview, five groups, its own part"
+    assert "Searches over time" in page.text and "D · " not in page.text
+
+
+def test_every_name_is_escaped(tmp_path: Path) -> None:
+    path = fake_run.search(tmp_path / "a<img src=x onerror=alert(2)>&'", lines=12,
+                           classes=(HOSTILE, "cat & \"dog\"", "猫"))  # fmt: skip
+    (path / "config.yaml").write_text(f"stage: {HOSTILE}\n</pre>")
+    result = json.loads((path / "result.json").read_text())
+    result["data"]["name"] = HOSTILE
+    (path / "result.json").write_text(json.dumps(result))
+    (path / "provenance.json").write_text(json.dumps({HOSTILE: [HOSTILE], "x": {"y": HOSTILE}}))
+    with (path / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"time": 1.0, "event": "warning", HOSTILE: HOSTILE}) + "\n")
+    fake_run.training(path, epochs=4)
+    shutil.copytree(
+        path / "trainings/found-found-seed0", path / "trainings" / HOSTILE.replace("/", "-")
+    )
+    page = read([path, path], tmp_path / "page.html")
+    assert page.text.count(HOSTILE) >= 6
+    assert "onerror" not in [name for name, _ in page.attributes]
+    assert "img src=x onerror" in page.text
+
+
+def test_without_dot_the_cells_are_tables(
+    search_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    page = read([search_dir], tmp_path / "page.html")
+    assert "needs graphviz" in page.text
+    genotype = json.loads((search_dir / "result.json").read_text())["genotype"]
+    operation, source = genotype["normal"][5]
+    origin = f"node {source}" if source > 1 else ("c_{k−2}", "c_{k−1}")[source]
+    assert (
+        f"{operation.replace('_', ' ').replace('3x3', '3×3').replace('5x5', '5×5')} {origin}"
+        in (page.text)
+    )
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run: it holds none of config.yaml"):
+        write([tmp_path])
+    with pytest.raises(ValueError, match="expected a directory"):
+        write([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="at least one"):
+        write([])
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"schema": 2, "kind": "search"}')
+    with pytest.raises(ValueError, match=r"result.json: schema 2; this version reads 1"):
+        write([tmp_path])
+
+
+def test_the_strength_of_a_policy_of_sequences_is_weighed_over_them() -> None:
+    generator = torch.Generator().manual_seed(3)
+    found = Policy(
+        probability_KO=torch.randn(2, 15, generator=generator).softmax(-1),
+        application=torch.rand(225, 2, generator=generator),
+        magnitude=torch.randint(10, (225, 2), generator=generator),
+        parameters="per_policy",
+        ranges="dada",
+    )
+    magnitude_KO, share_KO = policy.strength(found)
+    slot, operation = 1, 6
+    totals = [0.0] * 10
+    for r, (first, second) in enumerate(all_policies(2).tolist()):
+        if second == operation:
+            weight = float(found.probability_KO[0, first] * found.probability_KO[1, second])
+            totals[int(found.magnitude[r, 1])] += weight * float(found.application[r, 1])
+    assert int(magnitude_KO[slot, operation]) == totals.index(max(totals))
+    assert float(share_KO[slot, operation]) == pytest.approx(max(totals) / sum(totals), rel=1e-5)
+
+
+def test_differing_seeds_are_compared_by_welchs_error() -> None:
+    def group(policy: str, values: dict[int, float]) -> compare.Group:
+        rows = [compare.Trained("found", policy, s, x, x, 9, 9) for s, x in values.items()]
+        return compare.Group("", "found", policy, tuple(rows))
+
+    ours = group("found", {0: 0.91, 1: 0.95, 2: 0.93})
+    theirs = group("default", {3: 0.90, 4: 0.92})
+    mean, error = compare.difference(ours, theirs)
+    assert mean == pytest.approx(0.93 - 0.91)
+    assert error == pytest.approx(math.sqrt(0.02**2 / 3 + 0.0002 / 2))
+
+
+def test_labels_are_pushed_apart_but_keep_their_order() -> None:
+    placed = pictures.spread([0.50, 0.98, 0.52, 0.97], 0.1, 0.0, 1.0)
+    assert placed == pytest.approx([0.50, 1.0, 0.60, 0.90])
+
+
+def test_long_curves_are_drawn_through_the_means_of_blocks() -> None:
+    values = pictures.blocks(torch.arange(1000, dtype=torch.float64).numpy())
+    assert len(values) == pictures.POINTS
+    assert values[:2].tolist() == [2.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(12.4, "12 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (100_000, "1 d 3 h")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert markup.duration(seconds) == words
+
+
+def test_samples_return_as_they_were_saved(tmp_path: Path) -> None:
+    made = fake_run.pictures(5, size=130, channels=1)
+    made.save(tmp_path)
+    back = Samples.load(tmp_path)
+    assert back is not None and torch.equal(back.after_MNCHW, made.after_MNCHW)
+    with pytest.raises(ValueError, match="should be draws of"):
+        Samples(made.before_NCHW[:2], made.after_MNCHW)

@@ -1,0 +1,156 @@
+"""Watching: what is shown is what the rows say, on a terminal and in a log, until the run ends."""
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import fake_run
+import pytest
+from rich.console import Console
+
+from daas_dist import watch
+from daas_dist.report.record import Row, read_rows
+
+
+def log() -> tuple[Console, io.StringIO]:
+    written = io.StringIO()
+    return Console(file=written, width=60), written
+
+
+def terminal(width: int = 100) -> tuple[Console, io.StringIO]:
+    written = io.StringIO()
+    return Console(file=written, width=width, force_terminal=True, color_system=None), written
+
+
+def rows_of(tmp_path: Path, done: float = 0.6) -> list[Row]:
+    path = fake_run.search(tmp_path / "run", state="in progress", done=done, lines=30)
+    return read_rows(path / "metrics.jsonl")[0]
+
+
+def test_a_row_of_a_search_is_one_line(tmp_path: Path) -> None:
+    row = rows_of(tmp_path)[-1]
+    line = watch.plain_line(row, left=3725)
+    assert "\n" not in line
+    assert "epoch 30/50 | joint step 6000/10000" in line
+    assert f"loss {row['train_loss']:.3f} val {row['val_loss']:.3f}" in line
+    assert f"τ {row['tau']:.2f}" in line and line.endswith("1 h 02 min left")
+
+
+def test_a_row_of_a_training_is_one_line(tmp_path: Path) -> None:
+    path = fake_run.training(tmp_path / "train", epochs=8)
+    row = read_rows(path / "trainings/found-found-seed1/metrics.jsonl")[0][-1]
+    assert f"test {100 * row['test_accuracy']:.1f}%" in watch.plain_line(row)
+
+
+def test_time_left_is_at_the_pace_of_the_phase_without_the_pauses() -> None:
+    moments = [(100, 0.0, "warmup"), (200, 50.0, "warmup"), (300, 300.0, "joint"),
+               (400, 500.0, "joint"), (500, 9500.0, "joint"), (600, 9700.0, "joint")]  # fmt: skip
+    rows: list[Row] = [
+        {"step": step, "steps": 1000, "time": time, "phase": phase} for step, time, phase in moments
+    ]
+    assert watch.seconds_left(rows) == pytest.approx(400 * 2.0)
+    assert watch.seconds_left(rows[:2]) == pytest.approx(800 * 0.5)
+    assert watch.seconds_left(rows[:1]) is None and watch.seconds_left([]) is None
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_the_panel_of_a_search_fits_and_tells_the_leading_operations(
+    tmp_path: Path, width: int
+) -> None:
+    rows = rows_of(tmp_path)
+    console, written = terminal(width)
+    events = [{"time": 1.0, "event": "warning", "message": "skip share above one half"}]
+    console.print(watch.render(rows, events, {"name": "[red]a run[/]", "silent": 900.0}))
+    shown = written.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    leader = max(rows[-1]["policy_weight"], key=lambda op: rows[-1]["policy_weight"][op])
+    assert leader.replace("_", " ")[:8] in shown
+    for words in ("[red]a run[/]", "epoch 30 of 50", "skip share", "nothing written for 15 min"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("target", ["policy", "architecture"])
+def test_a_search_for_one_thing_is_shown(tmp_path: Path, target: str) -> None:
+    path = fake_run.narrow(fake_run.search(tmp_path / "run", lines=10), target)
+    rows, _ = read_rows(path / "metrics.jsonl")
+    console, written = terminal()
+    console.print(watch.render(rows, [], {"name": "run"}))
+    assert ("normal cell" in written.getvalue()) == (target == "architecture")
+    assert "epoch 50/50" in watch.plain_line(rows[-1])
+
+
+def test_a_run_without_rows_is_starting() -> None:
+    console, written = terminal()
+    console.print(watch.render([], [], {"name": "new"}))
+    assert "No metrics yet" in written.getvalue()
+
+
+def test_a_display_writes_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, done=0.2)
+    console, written = log()
+    with watch.Display("run", console) as display:
+        display.event({"time": 1.0, "event": "resumed", "step": [5]})
+        for row in rows:
+            display.row(row)
+    lines = written.getvalue().splitlines()
+    assert lines[0] == "resumed: step [5]"
+    assert len(lines) == 1 + len(rows), "no line is wrapped"
+    assert lines[-1].endswith("left")
+
+
+def test_a_display_redraws_one_panel_on_a_terminal(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, done=0.2)
+    console, written = terminal()
+    with watch.Display("run", console) as display:
+        for row in rows:
+            display.row(row)
+    assert f"step {rows[-1]['step']} of 10000" in written.getvalue()
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1)])
+@pytest.mark.parametrize("make", [log, terminal])
+def test_watching_an_ended_run_shows_it_and_ends(tmp_path: Path, state, code, make) -> None:
+    path = fake_run.search(tmp_path / "run", state=state, lines=10)
+    console, written = make()
+    assert watch.main(path, console=console) == code
+    assert f"run: {state}" in written.getvalue().replace("\n", "")
+
+
+@pytest.mark.parametrize("make", [log, terminal])
+def test_watching_a_growing_training_follows_it_to_its_end(tmp_path: Path, make) -> None:
+    path = tmp_path / "train"
+    fake_run.training(path, state="in progress", epochs=8)
+    console, written = make()
+    seen: list[int] = []
+    thread = threading.Thread(
+        target=lambda: seen.append(watch.main(path, poll_seconds=0.02, console=console))
+    )
+    thread.start()
+    metrics = path / "trainings/random-default-seed2/metrics.jsonl"
+    row = read_rows(metrics)[0][-1]
+    with metrics.open("a") as file:
+        file.write(json.dumps({**row, "epoch": 7, "test_accuracy": 0.98765}) + "\n")
+    (path / "DONE").touch()
+    thread.join(timeout=10)
+    assert seen == [0]
+    assert "98.8%" in written.getvalue() and "random-default-seed2" in written.getvalue()
+
+
+def test_a_file_that_a_resume_cut_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    follower = watch.Follower(path)
+    assert [row["step"] for row in follower.poll()] == [1, 2, 3]
+    path.write_text('{"step": 1}\n')
+    follower.poll()
+    with path.open("a") as file:
+        file.write('{"step": 20}\n')
+    follower.poll()
+    assert [row["step"] for row in follower.rows] == [1, 20]
+
+
+def test_what_is_no_run_is_told_clearly(tmp_path: Path) -> None:
+    console, written = log()
+    assert watch.main(tmp_path, console=console) == 2
+    assert "is no run: it holds none of config.yaml" in written.getvalue()
