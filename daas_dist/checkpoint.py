@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import uuid
@@ -125,10 +126,7 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     folder.mkdir()
     files: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
-        buffer = io.BytesIO()
-        torch.save(value, buffer)
-        data = buffer.getvalue()
-        _check_loadable(key, data)
+        data = _serialised(key, value)
         write_synced(folder / f"{key}.pt", data)
         files[f"{key}.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {"schema": SCHEMA, "step": step, "torch": torch.__version__, "files": files}
@@ -137,15 +135,19 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     _verified(folder, step)
 
 
-def _check_loadable(key: str, data: bytes) -> None:
+def _serialised(key: str, value: Any) -> bytes:
     """Better to learn at the first save than at the first resume that a state cannot be read."""
+    buffer = io.BytesIO()
     try:
-        torch.load(io.BytesIO(data), map_location="meta", weights_only=True)
-    except Exception as error:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        torch.load(buffer, map_location="meta", weights_only=True)
+    except (AttributeError, TypeError, pickle.PickleError) as error:
         raise ValueError(
             f"state[{key!r}] holds something that cannot be loaded safely; "
             f"turn it into tensors, numbers and text ({error})"
         ) from error
+    return buffer.getvalue()
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:

@@ -1,0 +1,23 @@
+# make search: a fresh machine -> search, derive, short training, report, on real images
+# make test:   a fresh machine -> all tests
+PY := .venv/bin/python
+
+.PHONY: install search test lint
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	@command -v dot >/dev/null && dpkg -s dataset-fashion-mnist >/dev/null 2>&1 || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q dataset-fashion-mnist graphviz; }
+	python3 -m venv .venv
+	$(PY) -m pip install -q -e '.[dev]'
+	touch $@
+
+search: install
+	$(PY) -m daas_dist stage=search_fashion run_dir=runs/search
+	$(PY) -m daas_dist stage=train_fashion run_dir=runs/train train.result=runs/search/result.json
+	$(PY) -m daas_dist.cli report runs/search runs/train
+
+test: install
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
+
+lint: install
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright
