@@ -81,6 +81,14 @@ class Mesh:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said)
 
+    def agree(self, text: str) -> str:
+        """Rank 0's text, on every rank."""
+        if self.world == 1:
+            return text
+        said = [text]
+        dist.broadcast_object_list(said, 0)
+        return said[0]
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()

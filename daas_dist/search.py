@@ -4,6 +4,7 @@ A step reads aloud in Search.step; everything that a later step needs is in Sear
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,16 @@ from daas_dist.estimators import ESTIMATORS, Evidence
 from daas_dist.mesh import Mesh
 from daas_dist.policy import Draws, Policy, PolicyLogits
 from daas_dist.rng import stream
-from daas_dist.space import EDGES, KINDS, OPERATIONS, Genotype, derive
+from daas_dist.space import (
+    EDGES,
+    INPUTS,
+    KINDS,
+    NODES,
+    OPERATIONS,
+    Genotype,
+    derive,
+    edges_into,
+)
 
 SMALL_START = 1e-3
 """α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
@@ -396,6 +406,74 @@ class Search:
         row = torch.cat([train, val, spread, torch.ones(1)]).double()
         self.state.interval = self.state.interval + row.nan_to_num()
 
+    def metrics(self, images_per_second: float) -> dict[str, Any]:
+        """One line of metrics.jsonl, the means since the last line; starts the next interval."""
+        state = self.state
+        means = state.interval[:-1] / state.interval[-1]
+        numbers = dict(zip(INTERVAL, means.tolist(), strict=True))
+        state.interval = torch.zeros_like(state.interval)
+        if not self.searches_policy:
+            numbers["reward_mean"] = numbers["reward_std"] = None
+        with torch.no_grad():
+            share = self._operation_share() if self.searches_architecture else None
+            gamma = state.gamma.entropy()
+            entropy = {
+                "alpha": _mean_entropy(state.alpha) if share else None,
+                "beta": _edge_entropy(state.beta) if share else None,
+                "pi": float(gamma["operation"]),
+                "application": float(gamma["application"]),
+                "magnitude": float(gamma["magnitude"]),
+            }
+        genotype, found = self.genotype(), self.policy()
+        step = state.step - 1  # the step that was just taken
+        return {
+            "step": state.step,
+            "epoch": self.train_batches.epoch(step),
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "phase": "warmup"
+            if self.train_batches.epoch(step) < self.config.search.warmup_epochs
+            else "joint",
+            "time": time.time(),
+            "images_per_second": images_per_second,
+            "tau": self.tau,
+            "learning_rate": self.learning_rate,
+            **numbers,
+            "entropy": entropy,
+            "operation_share": share,
+            "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
+            "policy_weight": dict(found.ranking()) if found else None,
+            "genotype": genotype.to_json() if genotype else None,
+        }
+
+    def _operation_share(self) -> dict[str, dict[str, float]]:
+        """Expected share of each operation over the edges that β would keep on average."""
+        shares = {}
+        for kind, alpha_EO, beta_E in zip(KINDS, self.state.alpha, self.state.beta, strict=True):
+            weight_E = _edge_probability(beta_E)
+            share_O = (weight_E.unsqueeze(-1) * alpha_EO.softmax(-1)).sum(0) / weight_E.sum()
+            shares[kind] = dict(zip(OPERATIONS, share_O.tolist(), strict=True))
+        return shares
+
+    def result(self) -> dict[str, Any]:
+        """The search's part of result.json."""
+        state = self.state
+        genotype, found = self.genotype(), self.policy()
+        searched = self.config.search.target != "architecture"
+        with torch.no_grad():
+            edges = torch.stack([_edge_probability(beta_E) for beta_E in state.beta])
+            operations = state.alpha.softmax(-1)
+        return {
+            "schema": 1,
+            "kind": "search",
+            "genotype": genotype.to_json() if genotype else None,
+            "policy": found.to_json() if found else None,
+            "evidence": _evidence_json(state.evidence) if searched else None,
+            "alpha": operations.tolist() if self.searches_architecture else None,
+            "beta": edges.tolist() if self.searches_architecture else None,
+            "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
+        }
+
     def genotype(self) -> Genotype | None:
         return derive(self.state.alpha.detach(), self.state.beta.detach()) if self.searches_architecture else None
 
@@ -419,3 +497,38 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
+
+
+def _edge_probability(beta_E: Tensor) -> Tensor:
+    """softmax over the edges into each node."""
+    return torch.cat(
+        [beta_E[edges_into(j)].softmax(-1) for j in range(INPUTS, INPUTS + NODES)]
+    )
+
+
+def _mean_entropy(logits: Tensor) -> float:
+    return float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean())
+
+
+def _edge_entropy(beta_CE: Tensor) -> float:
+    nodes = range(INPUTS, INPUTS + NODES)
+    return sum(_mean_entropy(beta_CE[:, edges_into(j)]) for j in nodes) / NODES
+
+
+def _evidence_json(evidence: Evidence) -> dict[str, Any]:
+    """Mean advantage and standard error, null where a choice was never drawn."""
+
+    def finite(value: Tensor) -> Any:
+        return [finite(part) for part in value] if value.ndim else (
+            float(value) if bool(value.isfinite()) else None
+        )
+
+    tables = {
+        "operation": evidence.operation(),
+        "applied": evidence.applied(),
+        "magnitude": evidence.magnitude(),
+    }
+    return {
+        name: {"mean": finite(mean), "standard_error": finite(error)}
+        for name, (mean, error) in tables.items()
+    }

@@ -1,0 +1,222 @@
+"""Runs of a stage: data and network from a configuration, a run directory, resume, and the result."""
+
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from daas_dist import checkpoint, config as configuration, models
+from daas_dist.config import Config, ConfigError
+from daas_dist.data import Images, cifar, digest, fashion_mnist, folder, limit, measure, split
+from daas_dist.mesh import Mesh, connect
+from daas_dist.models.network import Network
+from daas_dist.models.small import FixedNetwork
+from daas_dist.models.supernet import Supernet
+from daas_dist.report.samples import Samples
+from daas_dist.result import load_genotype, load_policy
+from daas_dist.rng import stream
+from daas_dist.runlog import RunLog, provenance, write_json, write_text
+from daas_dist.search import Search, SearchData
+from daas_dist.watch import Display
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The training images (before any split), the test images, and how to normalise them."""
+
+    train: Images
+    test: Images
+    mean: list[float]
+    std: list[float]
+
+
+def choose_device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda but torch sees no GPU; set device=cpu or device=auto")
+    return name
+
+
+def load_data(config: Config) -> DataSet:
+    """The images that data.* names, limited as it says."""
+    data = config.data
+    if data.name == "fashion_mnist":
+        train, test = (fashion_mnist(data.root, part, data.download) for part in (True, False))
+    elif data.name in ("cifar10", "cifar100"):
+        classes = int(data.name.removeprefix("cifar"))
+        root = data.root or "datasets"
+        train, test = (cifar(root, classes, part, data.download) for part in (True, False))
+    else:
+        if data.root is None or data.size is None:
+            raise ConfigError("data=folder needs data.root and data.size")
+        train, test = folder(
+            data.root,
+            data.val_root,
+            size=data.size,
+            channels=data.channels,
+            max_bad_files=data.max_bad_files,
+            seed=config.seed,
+        )
+    train, test = (
+        part if count is None else limit(part, min(count, len(part)), config.seed)
+        for part, count in ((train, data.limit), (test, data.test_limit))
+    )
+    mean, std = measure(train) if data.mean is None or data.std is None else (data.mean, data.std)
+    return DataSet(train, test, list(mean), list(std))
+
+
+def build_network(config: Config, classes: int) -> nn.Module:
+    """The supernet, or the fixed network whose policy is searched."""
+    model, channels = config.model, config.data.channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "weights").initial_seed())
+        if model.name == "supernet":
+            return Supernet(model.channels, model.cells, classes, channels, model.stem)
+        if model.name == "small":
+            return FixedNetwork(models.build("small", classes=classes, in_channels=channels))
+        genotype = load_genotype(Path(str(model.genotype)))
+        return FixedNetwork(
+            Network(genotype, model.channels, model.cells, classes, channels, model.stem)
+        )
+
+
+def open_run_dir(config: Config) -> Path:
+    """The run directory; it freezes the configuration, or holds the same one already."""
+    name = f"{config.stage}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    frozen = run_dir / "config.yaml"
+    if frozen.exists():
+        differs = configuration.difference(configuration.load_frozen(frozen), config)
+        if differs:
+            raise ConfigError(
+                f"{run_dir} holds a run of another configuration ({'; '.join(differs)}); "
+                "set run_dir to a new folder"
+            )
+    else:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(frozen, configuration.to_yaml(config))
+    return run_dir
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT; a run looks at it between two steps."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._raise)
+
+    def _raise(self, _number: int, _frame: object) -> None:
+        self.raised = True
+
+
+def run_search(config: Config) -> Path:
+    """Search, to the end or until stopped; the run directory. Resumes what is already there."""
+    device = choose_device(config.device)
+    mesh = connect(device)
+    try:
+        return _run_search(config, mesh, device)
+    finally:
+        mesh.close()
+
+
+def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
+    run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
+    stop = StopFlag()
+    data = load_data(config)
+    train, val = split(data.train, 1 - config.data.val_share, config.seed)
+    fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
+    search = Search(
+        config,
+        SearchData(train, val, data.mean, data.std, fixed),
+        build_network(config, len(train.classes)),
+        mesh,
+        torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}"),
+    )
+    mesh.barrier()
+    saved = checkpoint.load_newest(run_dir / "checkpoints")
+    if saved is not None:
+        search.state.load(saved[1])
+    log = RunLog(run_dir) if mesh.leads else None
+    if log is not None:
+        origin = provenance(sys.argv, device, digest(data.train))
+        write_json(run_dir / "provenance.json", origin)
+        # A start without a checkpoint repeats everything: nothing logged before it is kept.
+        log.resume(search.state.step) if (run_dir / "metrics.jsonl").exists() else log.start()
+        for name in data.train.bad_files:
+            log.event("warning", message=f"left out, unreadable: {name}")
+            print(f"left out, unreadable: {name}", file=sys.stderr)
+    finished = _steps(config, search, mesh, run_dir, log, stop)
+    if log is not None and finished:
+        _finish(config, search, data, run_dir, log, origin)
+    return run_dir
+
+
+def _steps(
+    config: Config, search: Search, mesh: Mesh, run_dir: Path, log: RunLog | None, stop: StopFlag
+) -> bool:
+    """Step, log, save, stop. Whether the last step was reached."""
+    settings, state = config.search, search.state
+    with Display(run_dir.name) if mesh.leads else _Silent() as display:
+        began, before, images = time.monotonic(), state.seconds, 0
+        while state.step < search.steps:
+            search.step()
+            images += settings.batch_size
+            state.seconds = before + time.monotonic() - began
+            last = state.step == search.steps
+            if state.step % settings.log_every == 0 or last:
+                row = search.metrics(images / max(time.monotonic() - began, 1e-9))
+                if log is not None:
+                    log.metric(row)
+                    display.row(row)
+            stopped = mesh.any(stop.raised)
+            if log is not None and (state.step % settings.checkpoint_every == 0 or last or stopped):
+                checkpoint.save(
+                    run_dir / "checkpoints", state.step, state.save(), settings.keep_checkpoints
+                )
+            if stopped and not last:
+                if log is not None:
+                    log.event("stopped", step=state.step)
+                return False
+    return True
+
+
+class _Silent:
+    """The display of a rank that does not print."""
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def row(self, row: dict[str, Any]) -> None:
+        pass
+
+
+def _finish(
+    config: Config, search: Search, data: DataSet, run_dir: Path, log: RunLog, origin: dict[str, Any]
+) -> None:
+    result = search.result()
+    result["data"] = {
+        "name": config.data.name,
+        "classes": list(data.train.classes),
+        "mean": data.mean,
+        "std": data.std,
+        "shape": list(data.train.images.shape[1:]),
+    }
+    result["config"] = asdict(config)
+    result["provenance"] = origin
+    policy = search.policy()
+    if policy is not None:
+        shown = data.train.images[:8]
+        Samples.draw(shown, policy.apply, stream(config.seed, "samples")).save(run_dir)
+    write_json(run_dir / "result.json", result)
+    log.finish("DONE")
