@@ -21,7 +21,7 @@ from daas_dist.models.supernet import Supernet
 from daas_dist.report.samples import Samples
 from daas_dist.result import load_genotype, load_policy
 from daas_dist.rng import stream
-from daas_dist.runlog import RunLog, provenance, write_json, write_text
+from daas_dist.runlog import RunLog, provenance, read_metrics, write_json, write_text
 from daas_dist.search import Search, SearchData
 from daas_dist.watch import Display
 
@@ -212,6 +212,7 @@ def _finish(
         "std": data.std,
         "shape": list(data.train.images.shape[1:]),
     }
+    result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
     result["config"] = asdict(config)
     result["provenance"] = origin
     policy = search.policy()

@@ -187,7 +187,7 @@ class Search:
     @property
     def _progress(self) -> float:
         """0 in the first epoch, 1 in the last: schedules move once an epoch (peer: DARTS, GDAS)."""
-        return self.epoch / max(1, self.epochs - 1)
+        return min(1.0, self.epoch / max(1, self.epochs - 1))
 
     @property
     def tau(self) -> float:
@@ -196,7 +196,7 @@ class Search:
     @property
     def learning_rate(self) -> float:
         weights = self.config.search.weights
-        return cosine(weights.learning_rate, weights.learning_rate_end, self.epoch / self.epochs)
+        return cosine(weights.learning_rate, weights.learning_rate_end, min(1.0, self.epoch / self.epochs))
 
     # --- Algorithm 1 -----------------------------------------------------------------------------
 

@@ -109,13 +109,17 @@ def _ranking(policy: Policy, order: list[int], evidence: Mapping[str, Any] | Non
 def support(evidence: Mapping[str, Any], slot: int, operation: int) -> str:
     mean = evidence["operation"]["mean"][slot][operation]
     error = evidence["operation"]["standard_error"][slot][operation]
+    if error is None:  # never drawn
+        return "–"
     clear = "strong" if abs(mean) > 2 * error else "weak"
     return f"<span class='{clear}'>{mean:+.3f} ± {error:.3f}</span>".replace("-", "−")
 
 
 def _evidence(evidence: Mapping[str, Any], order: list[int], name: str) -> str:
     def arrays(key: str) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(evidence[key]["mean"]), np.array(evidence[key]["standard_error"])
+        # float: null, a choice that was never drawn, becomes NaN and draws nothing.
+        part = evidence[key]
+        return np.array(part["mean"], float), np.array(part["standard_error"], float)
 
     unit = "standard deviations of the reward"
     chosen = markup.figure(
