@@ -536,7 +536,7 @@ def _almost_bomb(path: Path) -> None:
         (_almost_bomb, "12000 x 8000 pixels"),
         (lambda path: path.write_text("no picture"), "cannot identify image file"),
         (lambda path: path.write_bytes(b""), "cannot identify image file"),
-        (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot identify image file"),
+        (lambda path: Image.new("L", (8, 8)).save(path, format="EPS"), "cannot identify image"),
         (lambda path: path.symlink_to("nowhere"), "No such file"),
     ],
 )

@@ -317,11 +317,13 @@ def _walk(top: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for here, folders, files in os.walk(top, followlinks=True):
         real = os.path.realpath(here)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            wanted = (n for n in files if not n.startswith(".") and n not in NOT_IMAGES)
-            yield from (Path(here) / name for name in wanted)
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        wanted = (name for name in files if not name.startswith(".") and name not in NOT_IMAGES)
+        yield from (Path(here) / name for name in wanted)
 
 
 def _printable(name: Path | str) -> str:

@@ -1,0 +1,56 @@
+"""The house: imports go down only, and every equation is found by its number."""
+
+import ast
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "daas_dist"
+FLOORS = [
+    {"augment", "space", "rng"},
+    {"policy"},
+    {"daas"},
+    {"estimators"},
+    {"schema", "runlog", "mesh", "data", "models"},
+    {"config", "checkpoint", "result"},
+    {"report", "watch", "search", "explain"},
+    {"run"},
+    {"train"},
+    {"cli"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.name.startswith("__main")]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("daas_dist."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "daas_dist":
+            rooms |= {alias.name for alias in node.names}
+    return rooms
+
+
+def test_imports_go_down_only() -> None:
+    for path in MODULES:
+        if room(path) == "__init__":
+            continue
+        for other in imported(path) - {room(path)}:
+            assert FLOOR[other] <= FLOOR[room(path)], f"{path.name} imports {other}, which is above it"
+
+
+def test_every_equation_is_a_function_with_its_number() -> None:
+    tree = ast.parse((PACKAGE / "daas.py").read_text())
+    starts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    for number in range(7, 15):
+        assert any(re.match(rf"(The bracket of )?Eq\. \({number}\)", text) for text in starts), number
+
+
+def test_no_module_is_a_grab_bag() -> None:
+    for path in MODULES:
+        assert path.stem not in {"utils", "helpers", "common", "misc"}
+        assert len(path.read_text().splitlines()) <= 620, f"{path.name} is too long to live in"
