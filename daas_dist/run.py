@@ -141,22 +141,32 @@ def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
         torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}"),
     )
     mesh.barrier()
-    saved = checkpoint.load_newest(run_dir / "checkpoints")
-    if saved is not None:
-        search.state.load(saved[1])
     log = RunLog(run_dir) if mesh.leads else None
+    _resume(search, mesh, run_dir / "checkpoints", log)
     if log is not None:
         origin = provenance(sys.argv, device, digest(data.train))
         write_json(run_dir / "provenance.json", origin)
         # A start without a checkpoint repeats everything: nothing logged before it is kept.
         log.resume(search.state.step) if (run_dir / "metrics.jsonl").exists() else log.start()
-        for name in data.train.bad_files:
+        for name in (*data.train.bad_files, *data.test.bad_files):
             log.event("warning", message=f"left out, unreadable: {name}")
             print(f"left out, unreadable: {name}", file=sys.stderr)
     finished = _steps(config, search, mesh, run_dir, log, stop)
     if log is not None and finished:
         _finish(config, search, data, run_dir, log, origin)
     return run_dir
+
+
+def _resume(search: Search, mesh: Mesh, folder: Path, log: RunLog | None) -> None:
+    """The newest whole checkpoint: rank 0 finds it, the others load the step it found."""
+    step, state = "", None
+    if log is not None:
+        saved = checkpoint.load_newest(folder, warn=lambda text: log.event("warning", message=text))
+        if saved is not None:
+            step, state = str(saved[0]), saved[1]
+    step = mesh.agree(step)
+    if step:
+        search.state.load(checkpoint.load(folder, int(step)) if state is None else state)
 
 
 def _steps(
