@@ -1,8 +1,12 @@
 """The command `daas`: run | report | watch | explain."""
 
+import json
+import os
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from daas_dist import config, explain, report, watch
 
@@ -45,9 +49,38 @@ def _run(settings: config.Config) -> int:
     from daas_dist.train import run_training
 
     run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
-    if settings.kind == "train" or (run_dir / "DONE").exists():
+    if settings.kind == "train":
+        _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
+    elif not (run_dir / "DONE").exists():
+        print(f"stopped; the same command goes on: run_dir={run_dir}")
+        return 0
+    elif int(os.environ.get("RANK", "0")) == 0:
+        _tell_found(json.loads((run_dir / "result.json").read_text()))
+    if int(os.environ.get("RANK", "0")) == 0:
         print(report.write([run_dir]))
     return 0
+
+
+def _tell_found(result: dict[str, Any]) -> None:
+    """The cells and the leading operations of the policy."""
+    for kind in ("normal", "reduce"):
+        if result["genotype"] is not None:
+            pairs = (f"{name} from {source}" for name, source in result["genotype"][kind])
+            print(f"{kind} cell: {', '.join(pairs)}")
+    if result["policy"] is not None:
+        leading = (f"{row['operation']} {row['weight']:.2f}" for row in result["policy"]["ranking"][:5])
+        print(f"policy, probability x application: {', '.join(leading)}")
+
+
+def _tell_comparison(rows: list[dict[str, Any]]) -> None:
+    """Mean and standard deviation over seeds of the last epoch's accuracy."""
+    for name in dict.fromkeys((row["architecture"], row["policy"]) for row in rows):
+        last = [row["last"] for row in rows if (row["architecture"], row["policy"]) == name]
+        spread = f" ± {statistics.stdev(last):.2%}" if len(last) > 1 else ""
+        print(
+            f"{name[0]} architecture, {name[1]} policy: {statistics.mean(last):.2%}{spread} "
+            f"({len(last)} seed{'s' if len(last) > 1 else ''}, last epoch)"
+        )
 
 
 if __name__ == "__main__":

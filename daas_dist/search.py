@@ -269,7 +269,10 @@ class Search:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
         count = self.config.search.weight_architectures
         sampled_I = self._sample_architectures("weights-arch", count)
-        images = self._augment(train.images, self._draws("weights-policy", 0, self._draw_count), "weights", 0)
+        images = train.images
+        if self.config.search.target != "architecture" or self.data.fixed_policy is not None:
+            draws = self._draws("weights-policy", 0, self._draw_count)
+            images = self._augment(images, draws, "weights", 0)
         batch = Batch(self._to_network(images), train.labels)
 
         def term(i: int) -> Contribution:
