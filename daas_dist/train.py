@@ -15,7 +15,8 @@ from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config
 from daas_dist.data import Batches
 from daas_dist.models.network import Network
-from daas_dist.result import load_genotype, load_policy
+from daas_dist.policy import Policy
+from daas_dist.result import load_genotype, load_policy, read
 from daas_dist.rng import stream
 from daas_dist.run import DataSet, choose_device, load_data, open_run_dir
 from daas_dist.runlog import RunLog, read_metrics, write_json
@@ -27,6 +28,8 @@ from daas_dist.watch import plain_line
 def run_training(config: Config) -> Path:
     """Train every row of train.compare with every seed; what is complete is not trained again."""
     device = torch.device(choose_device(config.device))
+    if config.train.result is not None:
+        read(config.train.result)  # a wrong file fails here, before anything is written
     run_dir = open_run_dir(config)
     data = load_data(config)
     log = RunLog(run_dir)
@@ -145,12 +148,12 @@ def _network(config: Config, data: DataSet, architecture: str, seed: int) -> Net
 class _Augmentation:
     """What a policy name of train.compare does to a batch of uint8 images."""
 
-    def __init__(self, found: object, fixed: nn.Module | None) -> None:
+    def __init__(self, found: Policy | None, fixed: nn.Module | None) -> None:
         self.found, self.fixed = found, fixed
 
     def __call__(self, images_u8: Tensor, generator: torch.Generator) -> Tensor:
         if self.found is not None:
-            return self.found.apply(images_u8, generator)  # type: ignore[attr-defined]
+            return self.found.apply(images_u8, generator)
         if self.fixed is None:
             return images_u8
         # torchvision's policies draw from torch's own generator, one policy a call.
