@@ -68,7 +68,9 @@ def _tell_found(result: dict[str, Any]) -> None:
             pairs = (f"{name} from {source}" for name, source in result["genotype"][kind])
             print(f"{kind} cell: {', '.join(pairs)}")
     if result["policy"] is not None:
-        leading = (f"{row['operation']} {row['weight']:.2f}" for row in result["policy"]["ranking"][:5])
+        leading = (
+            f"{row['operation']} {row['weight']:.2f}" for row in result["policy"]["ranking"][:5]
+        )
         print(f"policy, probability x application: {', '.join(leading)}")
 
 

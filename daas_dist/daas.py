@@ -22,8 +22,19 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
-from daas_dist.space import EDGES, IN_DEGREE, INPUTS, NODES, OPERATIONS, PAIRS, Genotype
-from daas_dist.space import cell_from_choice, edge_indices, edges_into, operation_indices
+from daas_dist.space import (
+    EDGES,
+    IN_DEGREE,
+    INPUTS,
+    NODES,
+    OPERATIONS,
+    PAIRS,
+    Genotype,
+    cell_from_choice,
+    edge_indices,
+    edges_into,
+    operation_indices,
+)
 
 # --- Architectures -------------------------------------------------------------------------------
 
@@ -68,7 +79,9 @@ def sample_architecture(
     """Hard choices by Eq. (7) and (8); cells of one kind share α and β."""
     cells, operations, edges = [], [], []
     for alpha_EO, beta_E in zip(alpha_CEO, beta_CE, strict=True):
-        soft_EO, operation_E = relax_operations(alpha_EO, gumbel((len(EDGES), len(OPERATIONS)), generator), tau)
+        soft_EO, operation_E = relax_operations(
+            alpha_EO, gumbel((len(EDGES), len(OPERATIONS)), generator), tau
+        )
         soft_E, kept_E = relax_edges(beta_E, gumbel((len(EDGES),), generator), tau)
         pairs = cell_from_choice(kept_E, operation_E)
         kept = edge_indices(pairs)
@@ -181,7 +194,11 @@ class Contribution:
 
     @staticmethod
     def from_row(row: Tensor) -> "Contribution":
-        z_grad, train, val = row[: 2 * PAIRS].view(2, PAIRS), row[2 * PAIRS :][:2], row[2 * PAIRS :][2:4]
+        z_grad, train, val = (
+            row[: 2 * PAIRS].view(2, PAIRS),
+            row[2 * PAIRS :][:2],
+            row[2 * PAIRS :][2:4],
+        )
         return Contribution(z_grad, row[2 * PAIRS + 4 :], train, val, {})
 
 
@@ -192,11 +209,18 @@ def flat(values: Weights) -> Tensor:
 
 def unflat(flat_P: Tensor, like: Weights) -> Weights:
     parts = flat_P.split([value.numel() for value in like.values()])
-    return {name: part.view(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}
+    return {
+        name: part.view(value.shape)
+        for (name, value), part in zip(like.items(), parts, strict=True)
+    }
 
 
 def forward_backward(
-    forward: Forward, theta: Weights, z: Genotype | None, batch: Batch, gates_CS: Tensor | None = None
+    forward: Forward,
+    theta: Weights,
+    z: Genotype | None,
+    batch: Batch,
+    gates_CS: Tensor | None = None,
 ) -> Pass:
     """Mean cross-entropy of a batch on the path z, and its gradients."""
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
@@ -210,7 +234,12 @@ def forward_backward(
 
 
 def per_image_rewards(
-    forward: Forward, theta: Weights, z: Genotype | None, batch: Batch, val_grad_P: Tensor, xi: float
+    forward: Forward,
+    theta: Weights,
+    z: Genotype | None,
+    batch: Batch,
+    val_grad_P: Tensor,
+    xi: float,
 ) -> Tensor:
     """Not in the paper. Eq. (13)'s bracket for every image of a batch whose images each drew their
     own Γ: ξ ⟨v, ∇_θ L_b⟩, all of them from one forward-mode pass along v. (B,)
@@ -266,7 +295,11 @@ def search_term(
         reward_J = per_image_rewards(forward, theta, z, train, val_grad_P, xi)
     else:
         reward_J = rewards(grads_JP, val_grad_P, xi)
-    z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images)) if at_theta else val_ahead
+    z_pass = (
+        forward_backward(forward, theta, z, val, unit_gates(z, val.images))
+        if at_theta
+        else val_ahead
+    )
     return Contribution(
         z_grad_CS=_z_gradient(z_pass),
         reward_J=reward_J.detach().cpu(),
@@ -276,7 +309,9 @@ def search_term(
     )
 
 
-def architecture_term(forward: Forward, theta: Weights, z: Genotype | None, val: Batch) -> Contribution:
+def architecture_term(
+    forward: Forward, theta: Weights, z: Genotype | None, val: Batch
+) -> Contribution:
     """The warm-up, and a search of the architecture alone: Eq. (9) at θ, no policy gradient."""
     z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
     none = torch.full((2,), torch.nan)
@@ -287,7 +322,13 @@ def weight_term(forward: Forward, theta: Weights, z: Genotype | None, train: Bat
     """Line 4 of Algorithm 1 for one architecture: a term of Eq. (14)."""
     train_pass = forward_backward(forward, theta, z, train)
     none = torch.full((2,), torch.nan)
-    return Contribution(_z_gradient(train_pass), torch.zeros(0), _loss_accuracy([train_pass]), none, train_pass.theta_grad)
+    return Contribution(
+        _z_gradient(train_pass),
+        torch.zeros(0),
+        _loss_accuracy([train_pass]),
+        none,
+        train_pass.theta_grad,
+    )
 
 
 def unit_gates(z: Genotype | None, like: Tensor) -> Tensor | None:

@@ -101,7 +101,11 @@ class Evidence:
         return mean_KOM - mean_KOM.mean(-1, keepdim=True), self.magnitude_KOM.standard_error()
 
     def tensors(self) -> list[Tensor]:
-        return [part for table in (self.operation_KO, self.applied_KO2, self.magnitude_KOM) for part in table]
+        return [
+            part
+            for table in (self.operation_KO, self.applied_KO2, self.magnitude_KOM)
+            for part in table
+        ]
 
     @staticmethod
     def from_tensors(tensors: list[Tensor]) -> "Evidence":
@@ -130,12 +134,16 @@ def paper(gamma: PolicyLogits, draws: Draws, reward_IJ: Tensor, _: Evidence) -> 
     return policy_surrogate(gamma.log_prob(draws).view_as(reward_IJ), reward_IJ)
 
 
-def paper_leave_one_out(gamma: PolicyLogits, draws: Draws, reward_IJ: Tensor, _: Evidence) -> Tensor:
+def paper_leave_one_out(
+    gamma: PolicyLogits, draws: Draws, reward_IJ: Tensor, _: Evidence
+) -> Tensor:
     """Eq. (13) with a leave-one-out baseline."""
     return policy_surrogate(gamma.log_prob(draws).view_as(reward_IJ), leave_one_out(reward_IJ))
 
 
-def running_means(gamma: PolicyLogits, _draws: Draws, _reward: Tensor, evidence: Evidence) -> Tensor:
+def running_means(
+    gamma: PolicyLogits, _draws: Draws, _reward: Tensor, evidence: Evidence
+) -> Tensor:
     """The expected gradient over all actions, of the running mean advantages."""
     return expected_surrogate(
         gamma, evidence.operation()[0], evidence.applied()[0], evidence.magnitude()[0]

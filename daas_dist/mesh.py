@@ -49,7 +49,9 @@ class Mesh:
         if self.world == 1:
             return list(done.values()), [c.theta_grad for c in done.values()] if active else []
         small = self._gather(count, {i: c.to_row() for i, c in done.items()})
-        weights = [self._share(i, done.get(i), active(i), theta) for i in range(count)] if active else []
+        weights = (
+            [self._share(i, done.get(i), active(i), theta) for i in range(count)] if active else []
+        )
         return [Contribution.from_row(row) for row in small], weights
 
     def _gather(self, count: int, rows: dict[int, Tensor]) -> list[Tensor]:

@@ -117,7 +117,9 @@ class PolicyLogits:
         rho_NK = _at(self.rho, self.parameters, operation_NK)
         delta_NKM = _at(self.delta, self.parameters, operation_NK).log_softmax(-1)
         log_delta_NK = delta_NKM.gather(-1, magnitude_NK.unsqueeze(-1)).squeeze(-1)
-        log_applied_NK = torch.where(applied_NK, logsigmoid(rho_NK) + log_delta_NK, logsigmoid(-rho_NK))
+        log_applied_NK = torch.where(
+            applied_NK, logsigmoid(rho_NK) + log_delta_NK, logsigmoid(-rho_NK)
+        )
         return (log_pi_NK + log_applied_NK).sum(-1)
 
     def occurrence(self) -> "Occurrence":
@@ -133,7 +135,9 @@ class PolicyLogits:
         probability_R = pi_KO[torch.arange(self.slots), operation_RK].prod(-1)
         applied_RK = probability_R.unsqueeze(-1) * self.rho.sigmoid()
         magnitude_RKM = applied_RK.unsqueeze(-1) * self.delta.softmax(-1)
-        return Occurrence(pi_KO, _by_slot(applied_RK, operation_RK), _by_slot(magnitude_RKM, operation_RK))
+        return Occurrence(
+            pi_KO, _by_slot(applied_RK, operation_RK), _by_slot(magnitude_RKM, operation_RK)
+        )
 
     def entropy(self) -> dict[str, Tensor]:
         """Mean nats of a slot's choice of operation, of application, of magnitude when applied.
@@ -211,7 +215,9 @@ class Policy:
             raise ValueError(f"policy: ranges {self.ranges!r} is none of {augment.RANGES}")
         if operations != len(augment.NAMES):
             raise ValueError(f"policy: {operations} operations, expected {len(augment.NAMES)}")
-        expected = (policy_count(slots), slots) if self.parameters == "per_policy" else (slots, operations)
+        expected = (
+            (policy_count(slots), slots) if self.parameters == "per_policy" else (slots, operations)
+        )
         for name in ("application", "magnitude"):
             shape = tuple(getattr(self, name).shape)
             if shape != expected:
@@ -219,9 +225,9 @@ class Policy:
         off = (self.probability_KO.sum(-1) - 1).abs().max()
         if not off < 1e-4 or self.probability_KO.min() < 0:
             raise ValueError("policy: the probabilities of a slot must be >= 0 and sum to 1")
-        if not (0 <= self.application.min() and self.application.max() <= 1):
+        if not (self.application.min() >= 0 and self.application.max() <= 1):
             raise ValueError("policy: application probabilities must lie in [0, 1]")
-        if not (0 <= self.magnitude.min() and self.magnitude.max() < augment.MAGNITUDES):
+        if not (self.magnitude.min() >= 0 and self.magnitude.max() < augment.MAGNITUDES):
             raise ValueError(f"policy: magnitudes must lie in 0..{augment.MAGNITUDES - 1}")
 
     @property
@@ -305,7 +311,12 @@ def apply(images_u8: Tensor, draws: Draws, generator: torch.Generator, ranges: s
     operation_NK = torch.where(draws.applied_NK, draws.operation_NK, -1)
     for k in range(slots):
         images_u8 = augment.apply(
-            images_u8, operation_NK[:, k], draws.magnitude_NK[:, k], sign_KN[k], centre_KN2[k], ranges
+            images_u8,
+            operation_NK[:, k],
+            draws.magnitude_NK[:, k],
+            sign_KN[k],
+            centre_KN2[k],
+            ranges,
         )
     return images_u8
 
@@ -313,5 +324,3 @@ def apply(images_u8: Tensor, draws: Draws, generator: torch.Generator, ranges: s
 def repeat(draws: Draws, count: int) -> Draws:
     """The same Γ for a whole batch (the paper's search): N = 1 draw to N = count."""
     return Draws(*(part.expand(count, -1) for part in draws))
-
-

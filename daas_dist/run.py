@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from daas_dist import checkpoint, config as configuration, models
+from daas_dist import checkpoint, models
+from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import Images, cifar, digest, fashion_mnist, folder, limit, measure, split
 from daas_dist.mesh import Mesh, connect
@@ -212,7 +213,12 @@ class _Silent:
 
 
 def _finish(
-    config: Config, search: Search, data: DataSet, run_dir: Path, log: RunLog, origin: dict[str, Any]
+    config: Config,
+    search: Search,
+    data: DataSet,
+    run_dir: Path,
+    log: RunLog,
+    origin: dict[str, Any],
 ) -> None:
     result = search.result()
     result["data"] = {

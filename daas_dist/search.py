@@ -105,7 +105,9 @@ class SearchState:
         self.network.load_state_dict(saved["network"])
         with torch.no_grad():
             own = [self.alpha, self.beta, *self.gamma.tensors()]
-            for value, stored in zip(own, [saved["alpha"], saved["beta"], *saved["gamma"]], strict=True):
+            for value, stored in zip(
+                own, [saved["alpha"], saved["beta"], *saved["gamma"]], strict=True
+            ):
                 value.copy_(stored)
         self.evidence = Evidence.from_tensors(saved["evidence"])
         for optimiser, stored in zip(self._optimisers(), saved["optimisers"], strict=True):
@@ -145,7 +147,11 @@ class Search:
         alpha.requires_grad_()
         beta.requires_grad_()
         gamma = PolicyLogits.initial(config.policy.slots, config.policy.parameters)
-        weights, architecture, searched = settings.weights, settings.architecture, settings.policy_optimizer
+        weights, architecture, searched = (
+            settings.weights,
+            settings.architecture,
+            settings.policy_optimizer,
+        )
         return SearchState(
             step=0,
             network=network,
@@ -196,7 +202,9 @@ class Search:
     @property
     def learning_rate(self) -> float:
         weights = self.config.search.weights
-        return cosine(weights.learning_rate, weights.learning_rate_end, min(1.0, self.epoch / self.epochs))
+        return cosine(
+            weights.learning_rate, weights.learning_rate_end, min(1.0, self.epoch / self.epochs)
+        )
 
     # --- Algorithm 1 -----------------------------------------------------------------------------
 
@@ -248,8 +256,14 @@ class Search:
             )
 
         passes = (1 + 0.8 if self.estimator.per_image else settings.policies_per_architecture) + 1
-        self.state.passes += len(sampled_I) * (passes + (settings.architecture_gradient_at == "theta"))
-        reused = (lambda i: self._active_names(_genotype(sampled_I[i]))) if settings.reuse_gradients else None
+        self.state.passes += len(sampled_I) * (
+            passes + (settings.architecture_gradient_at == "theta")
+        )
+        reused = (
+            (lambda i: self._active_names(_genotype(sampled_I[i])))
+            if settings.reuse_gradients
+            else None
+        )
         return self.mesh.deal(len(sampled_I), term, self.theta, reused)
 
     def _architecture_terms(
@@ -296,11 +310,15 @@ class Search:
         parts = [self._draws("policy", i, reward_IJ.shape[1]) for i in range(len(terms))]
         draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
         if self.config.search.permute_rewards:
-            order = torch.randperm(reward_IJ.numel(), generator=stream(self.config.seed, "null", self.state.step))
+            order = torch.randperm(
+                reward_IJ.numel(), generator=stream(self.config.seed, "null", self.state.step)
+            )
             reward_IJ = reward_IJ.flatten()[order].view_as(reward_IJ)
         decay = self.config.search.evidence.decay
         self.state.evidence = self.state.evidence.add(draws, reward_IJ.flatten(), decay)
-        surrogate = self.estimator.surrogate(self.state.gamma, draws, reward_IJ, self.state.evidence)
+        surrogate = self.estimator.surrogate(
+            self.state.gamma, draws, reward_IJ, self.state.evidence
+        )
         _descend(self.state.policy_optimiser, surrogate)
 
     def _update_weights(self, theta_grads: Sequence[Weights]) -> None:
@@ -347,7 +365,9 @@ class Search:
             drawn = self._draws("policy", i, settings.policies_per_architecture)
             draws_J = [Draws(*(part[j : j + 1] for part in drawn)) for j in range(len(drawn[0]))]
         return [
-            Batch(self._to_network(self._augment(train.images, draws, f"policy-{i}", j)), train.labels)
+            Batch(
+                self._to_network(self._augment(train.images, draws, f"policy-{i}", j)), train.labels
+            )
             for j, draws in enumerate(draws_J)
         ]
 
@@ -405,7 +425,9 @@ class Search:
         train = torch.stack([t.train_loss_accuracy for t in weight_terms]).mean(0)
         val = torch.stack([t.val_loss_accuracy for t in terms]).mean(0) if terms else nothing
         rewards = torch.cat([t.reward_J for t in terms]) if terms else torch.zeros(0)
-        spread = torch.stack([rewards.mean(), rewards.std(correction=0)]) if len(rewards) else nothing
+        spread = (
+            torch.stack([rewards.mean(), rewards.std(correction=0)]) if len(rewards) else nothing
+        )
         row = torch.cat([train, val, spread, torch.ones(1)]).double()
         self.state.interval = self.state.interval + row.nan_to_num()
 
@@ -444,7 +466,9 @@ class Search:
             **numbers,
             "entropy": entropy,
             "operation_share": share,
-            "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
+            "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()}
+            if share
+            else None,
             "policy_weight": dict(found.ranking()) if found else None,
             "genotype": genotype.to_json() if genotype else None,
         }
@@ -478,7 +502,11 @@ class Search:
         }
 
     def genotype(self) -> Genotype | None:
-        return derive(self.state.alpha.detach(), self.state.beta.detach()) if self.searches_architecture else None
+        return (
+            derive(self.state.alpha.detach(), self.state.beta.detach())
+            if self.searches_architecture
+            else None
+        )
 
     def policy(self) -> Policy | None:
         if self.config.search.target == "architecture":
@@ -492,7 +520,10 @@ def _genotype(z: SampledArchitecture | None) -> Genotype | None:
 
 def _adam(parameters: list[Tensor], settings: Any) -> torch.optim.Adam:
     return torch.optim.Adam(
-        parameters, lr=settings.learning_rate, betas=tuple(settings.betas), weight_decay=settings.weight_decay
+        parameters,
+        lr=settings.learning_rate,
+        betas=tuple(settings.betas),
+        weight_decay=settings.weight_decay,
     )
 
 
@@ -504,9 +535,7 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def _edge_probability(beta_E: Tensor) -> Tensor:
     """softmax over the edges into each node."""
-    return torch.cat(
-        [beta_E[edges_into(j)].softmax(-1) for j in range(INPUTS, INPUTS + NODES)]
-    )
+    return torch.cat([beta_E[edges_into(j)].softmax(-1) for j in range(INPUTS, INPUTS + NODES)])
 
 
 def _mean_entropy(logits: Tensor) -> float:
@@ -522,8 +551,10 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
     """Mean advantage and standard error, null where a choice was never drawn."""
 
     def finite(value: Tensor) -> Any:
-        return [finite(part) for part in value] if value.ndim else (
-            float(value) if bool(value.isfinite()) else None
+        return (
+            [finite(part) for part in value]
+            if value.ndim
+            else (float(value) if bool(value.isfinite()) else None)
         )
 
     tables = {

@@ -77,7 +77,9 @@ class Genotype:
             raise ValueError(f"genotype: expected a mapping, got {type(document).__name__}")
         expected = {"normal", "reduce", "concat"}
         if set(document) != expected:
-            raise ValueError(f"genotype: expected the keys {sorted(expected)}, got {list(document)}")
+            raise ValueError(
+                f"genotype: expected the keys {sorted(expected)}, got {list(document)}"
+            )
         return Genotype(
             normal=_read_pairs("normal", document["normal"]),
             reduce=_read_pairs("reduce", document["reduce"]),
@@ -123,7 +125,8 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
 def cell_from_choice(kept_E: Tensor, operation_E: Tensor) -> tuple[Pair, ...]:
     """The pairs of a cell, from the kept edges (bool, 14) and the operation of every edge (14)."""
     return tuple(
-        (OPERATIONS[int(operation_E[e])], EDGES[e][0]) for e in torch.nonzero(kept_E).flatten().tolist()
+        (OPERATIONS[int(operation_E[e])], EDGES[e][0])
+        for e in torch.nonzero(kept_E).flatten().tolist()
     )
 
 

@@ -48,7 +48,9 @@ def enumerated(theta: daas.Weights, views: list[daas.Batch]) -> Tensor:
     return torch.stack([train_gradient(theta, view) for view in views])
 
 
-def val_gradient_ahead(theta: daas.Weights, grads_JP: Tensor, weight_J: Tensor, val: daas.Batch) -> Tensor:
+def val_gradient_ahead(
+    theta: daas.Weights, grads_JP: Tensor, weight_J: Tensor, val: daas.Batch
+) -> Tensor:
     """∇_θ' L_val at θ' = θ - ξ E_Γ[∇L_train], the expectation enumerated."""
     expected_P = weight_J @ grads_JP
     ahead = daas.unflat(daas.look_ahead(daas.flat(theta), expected_P[None], XI), theta)
@@ -81,7 +83,9 @@ def test_the_mixed_derivative_is_an_expectation_of_gradient_times_score() -> Non
     theta, views, _, gamma = small_problem()
     grads_JP = enumerated(theta, views)
     log_p = gamma.log_softmax(0)
-    scores_JG = torch.stack([torch.autograd.grad(log_p[j], gamma, retain_graph=True)[0] for j in range(POLICIES)])
+    scores_JG = torch.stack(
+        [torch.autograd.grad(log_p[j], gamma, retain_graph=True)[0] for j in range(POLICIES)]
+    )
     weight_J = gamma.detach().softmax(0)
     # mixed_derivative averages over samples; p(Γ) times their number turns that into E_Γ.
     estimate = daas.mixed_derivative(weight_J[:, None] * POLICIES * grads_JP, scores_JG)
@@ -113,7 +117,9 @@ def test_sampled_policies_converge_to_the_enumerated_gradient() -> None:
     val_grad_P = val_gradient_ahead(theta, grads_JP, weight_J.detach(), val)
     (exact,) = daas.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
     reward_J = daas.rewards(grads_JP, val_grad_P, XI)
-    drawn_IJ = torch.multinomial(weight_J.detach().expand(40_000, -1), 2, True, generator=stream(1, "mc"))
+    drawn_IJ = torch.multinomial(
+        weight_J.detach().expand(40_000, -1), 2, True, generator=stream(1, "mc")
+    )
     spread = {}
     for name, baseline in {"paper": lambda r: r, "leave_one_out": leave_one_out}.items():
         leaf_IG = gamma.detach().expand(len(drawn_IJ), -1).clone().requires_grad_()
@@ -179,7 +185,10 @@ def test_sampled_operations_have_the_softmax_frequencies() -> None:
     count = 3000
     alpha_EO = alpha_O.expand(len(EDGES), -1)
     drawn = torch.stack(
-        [daas.relax_operations(alpha_EO, daas.gumbel(alpha_EO.shape, g), 3.0)[1] for _ in range(count)]
+        [
+            daas.relax_operations(alpha_EO, daas.gumbel(alpha_EO.shape, g), 3.0)[1]
+            for _ in range(count)
+        ]
     )
     share = torch.bincount(drawn.flatten(), minlength=len(OPERATIONS)) / drawn.numel()
     p = alpha_O.softmax(0)
@@ -234,8 +243,14 @@ def test_architecture_gradient_is_the_chain_rule_through_the_relaxation() -> Non
 
 def test_sampled_architectures_are_addressed_not_ordered() -> None:
     alpha, beta = torch.zeros(2, 14, 7), torch.zeros(2, 14)
-    first = [daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype for i in (0, 1, 2)]
-    again = [daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype for i in (2, 0, 1)]
+    first = [
+        daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
+        for i in (0, 1, 2)
+    ]
+    again = [
+        daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
+        for i in (2, 0, 1)
+    ]
     assert first == [again[1], again[2], again[0]]
     assert len(set(first)) == 3
 
@@ -243,7 +258,9 @@ def test_sampled_architectures_are_addressed_not_ordered() -> None:
 def test_a_contribution_travels_as_a_row() -> None:
     g = stream(0, "row")
     numbers = torch.randn(16, generator=g).view(2, 8), torch.randn(7, generator=g)
-    sent = daas.Contribution(numbers[0], numbers[1], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), {})
+    sent = daas.Contribution(
+        numbers[0], numbers[1], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), {}
+    )
     got = daas.Contribution.from_row(sent.to_row())
     for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):
         assert torch.equal(getattr(got, name), getattr(sent, name))
@@ -251,5 +268,7 @@ def test_a_contribution_travels_as_a_row() -> None:
 
 def test_unflat_undoes_flat() -> None:
     weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([7.0])}
-    for (name, value), (other, back) in zip(weights.items(), daas.unflat(daas.flat(weights), weights).items(), strict=True):
+    for (name, value), (other, back) in zip(
+        weights.items(), daas.unflat(daas.flat(weights), weights).items(), strict=True
+    ):
         assert name == other and torch.equal(value, back)

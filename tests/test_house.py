@@ -28,7 +28,11 @@ def room(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("daas_dist."):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("daas_dist.")
+        ):
             rooms.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "daas_dist":
             rooms |= {alias.name for alias in node.names}
@@ -40,14 +44,18 @@ def test_imports_go_down_only() -> None:
         if room(path) == "__init__":
             continue
         for other in imported(path) - {room(path)}:
-            assert FLOOR[other] <= FLOOR[room(path)], f"{path.name} imports {other}, which is above it"
+            assert FLOOR[other] <= FLOOR[room(path)], (
+                f"{path.name} imports {other}, which is above it"
+            )
 
 
 def test_every_equation_is_a_function_with_its_number() -> None:
     tree = ast.parse((PACKAGE / "daas.py").read_text())
     starts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     for number in range(7, 15):
-        assert any(re.match(rf"(The bracket of )?Eq\. \({number}\)", text) for text in starts), number
+        assert any(re.match(rf"(The bracket of )?Eq\. \({number}\)", text) for text in starts), (
+            number
+        )
 
 
 def test_no_module_is_a_grab_bag() -> None:

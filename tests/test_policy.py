@@ -14,13 +14,16 @@ def logits(parameters: str, slots: int = 2) -> PolicyLogits:
     g = stream(4, "policy", parameters)
     start = PolicyLogits.initial(slots, parameters)
     return replace(
-        start, **{n: torch.randn(getattr(start, n).shape, generator=g) for n in ("pi_KO", "rho", "delta")}
+        start,
+        **{n: torch.randn(getattr(start, n).shape, generator=g) for n in ("pi_KO", "rho", "delta")},
     )
 
 
 def every_draw_of_one_slot() -> Draws:
     """(o, y, m): not applied once, applied with each magnitude."""
-    rows = [(o, y, m) for o in range(len(NAMES)) for y in (0, 1) for m in range(MAGNITUDES if y else 1)]
+    rows = [
+        (o, y, m) for o in range(len(NAMES)) for y in (0, 1) for m in range(MAGNITUDES if y else 1)
+    ]
     table = torch.tensor(rows)
     return Draws(table[:, :1], table[:, 1:2].bool(), table[:, 2:])
 
@@ -46,7 +49,9 @@ def test_draws_occurrence_and_derived_weights_agree(parameters: str) -> None:
     for k in range(2):
         shares = {
             "operation_KO": torch.bincount(draws.operation_NK[:, k], minlength=15),
-            "applied_KO": torch.bincount(draws.operation_NK[draws.applied_NK[:, k], k], minlength=15),
+            "applied_KO": torch.bincount(
+                draws.operation_NK[draws.applied_NK[:, k], k], minlength=15
+            ),
         }
         for name, counted in shares.items():
             p = getattr(choice, name)[k]

@@ -64,7 +64,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(undisturbed: Path, tmp_path: Pat
     assert not (run_dir / "DONE").exists()
     assert start(*words).wait() == 0
     assert found(run_dir) == found(undisturbed)
-    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     whole = (undisturbed / "metrics.jsonl").read_text().splitlines()
     assert steps == [json.loads(line)["step"] for line in whole]
 
