@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import daas_dist
-from daas_dist.data.sources import FASHION_MNIST_ROOT
+from daas_dist.data import FASHION_MNIST_ROOT
 
 pytestmark = pytest.mark.skipif(
     not FASHION_MNIST_ROOT.is_dir(), reason="needs Debian's package dataset-fashion-mnist"

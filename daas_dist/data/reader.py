@@ -7,7 +7,7 @@ number of ranks plays no part: a rank takes its slice of the batch that everyone
 import torch
 from torch import Tensor
 
-from ..rng import stream
+from daas_dist.rng import stream
 
 
 class Batches:

@@ -1,0 +1,153 @@
+"""A data set in memory, its parts, and its sums.
+
+Shapes: images [N, C, H, W] uint8, labels [N] int64.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from daas_dist.rng import stream
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A data set in memory."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # int64 [N], an index into classes
+    classes: tuple[str, ...]
+    bad_files: tuple[str, ...] = ()  # "path: reason" of each file that was left out
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(
+                f"images are {self.images.dtype} {list(self.images.shape)}, "
+                "expected uint8 [N, C, H, W]"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels are {self.labels.dtype} {list(self.labels.shape)}; "
+                f"expected int64 [{len(self.images)}]"
+            )
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(
+            self.classes
+        ):
+            raise ValueError(
+                f"labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
+                f"outside the {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> "Images":
+        """The images at these indices, in this order (a copy)."""
+        return Images(self.images[index], self.labels[index], self.classes, self.bad_files)
+
+
+def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+    """(train, val): `share` of the images to train, as much of every class as whole images allow.
+
+    Drawn by stream(seed, "split"); both parts keep the order of the data set.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"a share of {share} for training; set data.val_share between 0 and 1")
+    in_train = stratified(
+        images.labels, round(share * len(images)), len(images.classes), seed, "split", both=True
+    )
+    return images.take(in_train), images.take(~in_train)
+
+
+def limit(images: Images, count: int, seed: int) -> Images:
+    """`count` of the images, the classes in their proportions; a smaller count gives a subset.
+
+    Drawn by stream(seed, "limit"); the order of the data set is kept.
+    """
+    if not 1 <= count <= len(images):
+        raise ValueError(
+            f"{count} of {len(images)} images wanted; set data.limit or data.test_limit to "
+            f"{len(images)} or less, or null for all"
+        )
+    if count == len(images):
+        return images
+    return images.take(
+        stratified(images.labels, count, len(images.classes), seed, "limit", both=False)
+    )
+
+
+def stratified(
+    labels: Tensor, total: int, classes: int, seed: int, purpose: str, *, both: bool
+) -> Tensor:
+    """[N] bool with `total` true, stratified; `both`: no class may lack on either side."""
+    count_C = torch.bincount(labels, minlength=classes)
+    if int(count_C.min()) < (2 if both else 1):
+        lacking = int(count_C.argmin())
+        raise ValueError(
+            f"class {lacking} has {int(count_C.min())} images, too few to take a share of; "
+            "add images, raise data.limit, or set data.val_root"
+        )
+    quota_C = _apportion(count_C, total, both)
+    order = torch.randperm(len(labels), generator=stream(seed, purpose))
+    by_class = order[labels[order].argsort(stable=True)]
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for members, quota in zip(by_class.split(count_C.tolist()), quota_C.tolist(), strict=True):
+        chosen[members[:quota]] = True
+    return chosen
+
+
+def _apportion(count_C: Tensor, total: int, both: bool) -> Tensor:
+    """[C] whole numbers near total * count_C / N, summing to total (largest remainders)."""
+    least_C = torch.ones_like(count_C)
+    most_C = count_C - 1 if both else count_C
+    if not int(least_C.sum()) <= total <= int(most_C.sum()):
+        raise ValueError(
+            f"{total} of {int(count_C.sum())} images cannot leave every one of {len(count_C)} "
+            "classes an image; change data.limit, data.test_limit or data.val_share"
+        )
+    exact_C = count_C.double() * total / count_C.sum()
+    quota_C = exact_C.floor().long().clamp(least_C, most_C)
+    while int(quota_C.sum()) != total:
+        # One at a time to the class that is furthest from its due, ties to the first.
+        missing = total - int(quota_C.sum())
+        due_C = (exact_C - quota_C) if missing > 0 else (quota_C - exact_C)
+        movable_C = quota_C < most_C if missing > 0 else quota_C > least_C
+        due_C = due_C.masked_fill(~movable_C, -torch.inf)
+        quota_C[due_C.argmax()] += 1 if missing > 0 else -1
+    return quota_C
+
+
+def measure(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, standard deviation) of each channel, of pixels in [0, 1], over all N H W of them.
+
+    From exact integer histograms, so the order of summation plays no part.
+    """
+    if not len(images):
+        raise ValueError("no images to measure; raise data.limit")
+    channels = images.images.shape[1]
+    histogram_CV = torch.zeros(channels, 256, dtype=torch.int64)
+    for part in images.images.split(2048):
+        for channel in range(channels):
+            values = part[:, channel].flatten().int()
+            histogram_CV[channel] += torch.bincount(values, minlength=256)
+    value_V = torch.arange(256, dtype=torch.float64) / 255
+    share_CV = histogram_CV.double() / histogram_CV.sum(1, keepdim=True)
+    mean_C = share_CV @ value_V
+    std_C = (share_CV * (value_V - mean_C[:, None]) ** 2).sum(1).sqrt()
+    if bool((std_C == 0).any()):
+        constant = (std_C == 0).nonzero().flatten().tolist()
+        raise ValueError(
+            f"channels {constant} have the same value everywhere, so they cannot be normalised; "
+            "check data.root and data.channels"
+        )
+    return tuple(mean_C.tolist()), tuple(std_C.tolist())
+
+
+def digest(images: Images) -> str:
+    """sha256 (hex) of the shape, the pixels and the labels: what a run says it was trained on."""
+    total = hashlib.sha256(repr(tuple(images.images.shape)).encode())
+    total.update(images.images.contiguous().numpy().data)
+    total.update(images.labels.contiguous().numpy().astype("<i8").data)
+    return total.hexdigest()
