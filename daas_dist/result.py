@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from daas_dist.models.network import Network
 from daas_dist.policy import Policy
 from daas_dist.space import Genotype
+from daas_dist.transform import PolicyTransform
 
 SCHEMA = 1
 
@@ -46,40 +46,43 @@ def load_policy(path: Path) -> Policy:
 
 @dataclass(frozen=True)
 class Found:
-    """genotype and policy of a result; either is None if it was not searched."""
+    """genotype and policy of a result; either is None if it was not searched. classes and
+    in_channels are those of the data it was searched on."""
 
     genotype: Genotype | None
     policy: Policy | None
     classes: int
-    channels: int
+    in_channels: int
 
-    def network(self, channels: int = 36, cells: int = 20, **options: Any) -> Network:
-        """The derived network, untrained. Options as models.network.Network's."""
+    def network(
+        self,
+        channels: int = 36,
+        cells: int = 20,
+        *,
+        stem: str = "cifar",
+        auxiliary: bool = False,
+        classes: int | None = None,
+        in_channels: int | None = None,
+    ) -> Network:
+        """The derived network, untrained; without sizes DARTS' for CIFAR. For ImageNet:
+        network(48, 14, stem="imagenet", classes=1000). Arguments as models.network.Network's."""
         if self.genotype is None:
             raise ValueError("this result holds no architecture (its search had target=policy)")
-        return Network(self.genotype, channels, cells, self.classes, self.channels, **options)
+        return Network(
+            self.genotype,
+            channels,
+            cells,
+            self.classes if classes is None else classes,
+            self.in_channels if in_channels is None else in_channels,
+            stem,
+            auxiliary,
+        )
 
-    def transform(self, generator: torch.Generator | None = None) -> "PolicyTransform":
-        """The policy for a torchvision pipeline: uint8 tensors (C, H, W) or (N, C, H, W)."""
+    def transform(self, generator: torch.Generator | None = None) -> PolicyTransform:
+        """The policy as a torchvision v2 transform."""
         if self.policy is None:
             raise ValueError("this result holds no policy (its search had target=architecture)")
         return PolicyTransform(self.policy, generator)
-
-
-class PolicyTransform(torch.nn.Module):
-    """Draws a policy for every image. Without a generator it draws from torch's own, which
-    DataLoader seeds for each worker."""
-
-    def __init__(self, policy: Policy, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.policy, self.generator = policy, generator
-
-    def forward(self, images: Tensor) -> Tensor:
-        generator = self.generator
-        if generator is None:
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        batch = images if images.ndim == 4 else images[None]
-        return self.policy.apply(batch, generator).view(images.shape)
 
 
 def load(path: Path | str) -> Found:

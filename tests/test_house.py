@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
     {"augment", "space", "rng"},
     {"policy"},
-    {"daas"},
+    {"daas", "transform"},
     {"estimators"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result"},
