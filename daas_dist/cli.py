@@ -49,15 +49,16 @@ def _run(settings: config.Config) -> int:
     from daas_dist.train import run_training
 
     run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
-    if settings.kind == "train":
-        _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
-    elif not (run_dir / "DONE").exists():
-        print(f"stopped; the same command goes on: run_dir={run_dir}")
+    if int(os.environ.get("RANK", "0")) > 0:
         return 0
-    elif int(os.environ.get("RANK", "0")) == 0:
+    if not (run_dir / "DONE").exists():
+        print(f"stopped; the same command with run_dir={run_dir} goes on")
+        return 0
+    if settings.kind == "search":
         _tell_found(json.loads((run_dir / "result.json").read_text()))
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(report.write([run_dir]))
+    else:
+        _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
+    print(report.write([run_dir]))
     return 0
 
 

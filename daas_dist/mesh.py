@@ -5,6 +5,8 @@ comes back to every rank in the order of the architectures, so that no result de
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -83,6 +85,13 @@ class Mesh:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said)
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of the ranks, on every rank."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def agree(self, text: str) -> str:
         """Rank 0's text, on every rank."""
         if self.world == 1:
@@ -103,13 +112,16 @@ class Mesh:
         return f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
 
 
-def connect(device: str) -> Mesh:
-    """The mesh of this process: one rank, or the ranks that torchrun started."""
+def connect(device: str, patience: timedelta | None = None) -> Mesh:
+    """The mesh of this process: one rank, or the ranks that torchrun started.
+
+    patience: how long a rank waits for another before it fails; None is torch's own limit.
+    """
     if "RANK" not in os.environ:
         return Mesh()
     local_rank = int(os.environ["LOCAL_RANK"])
     backend = "nccl" if device == "cuda" else "gloo"
     if device == "cuda":
         torch.cuda.set_device(local_rank)
-    dist.init_process_group(backend)
+    dist.init_process_group(backend, timeout=patience)
     return Mesh(dist.get_rank(), dist.get_world_size(), local_rank)

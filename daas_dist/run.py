@@ -1,5 +1,6 @@
-"""Runs of a stage: data and network from a configuration, a run directory, resume, and the result."""
+"""Runs of a stage: data and network from a configuration, a run directory, resume, the result."""
 
+import json
 import signal
 import sys
 import time
@@ -43,6 +44,21 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda but torch sees no GPU; set device=cpu or device=auto")
     return name
+
+
+def place(device: str, mesh: Mesh) -> torch.device:
+    """Where this rank computes."""
+    return torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}")
+
+
+def load_data_in_turn(config: Config, mesh: Mesh) -> DataSet:
+    """load_data on every rank; what has to be downloaded is there before the others look."""
+    if config.data.download and not mesh.leads:
+        mesh.barrier()
+    data = load_data(config)
+    if config.data.download and mesh.leads:
+        mesh.barrier()
+    return data
 
 
 def load_data(config: Config) -> DataSet:
@@ -131,7 +147,7 @@ def run_search(config: Config) -> Path:
 def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
     run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
     stop = StopFlag()
-    data = load_data(config)
+    data = load_data_in_turn(config, mesh)
     train, val = split(data.train, 1 - config.data.val_share, config.seed)
     fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
     search = Search(
@@ -139,23 +155,26 @@ def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
         SearchData(train, val, data.mean, data.std, fixed),
         build_network(config, len(train.classes)),
         mesh,
-        torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}"),
+        place(device, mesh),
     )
     mesh.barrier()
     log = RunLog(run_dir) if mesh.leads else None
     _resume(search, mesh, run_dir / "checkpoints", log)
     if log is not None:
-        origin = provenance(sys.argv, device, digest(data.train))
-        write_json(run_dir / "provenance.json", origin)
+        write_json(run_dir / "provenance.json", provenance(sys.argv, device, digest(data.train)))
         # A start without a checkpoint repeats everything: nothing logged before it is kept.
         log.resume(search.state.step) if (run_dir / "metrics.jsonl").exists() else log.start()
-        for name in (*data.train.bad_files, *data.test.bad_files):
-            log.event("warning", message=f"left out, unreadable: {name}")
-            print(f"left out, unreadable: {name}", file=sys.stderr)
+        warn_of_bad_files(data, log)
     finished = _steps(config, search, mesh, run_dir, log, stop)
     if log is not None and finished:
-        _finish(config, search, data, run_dir, log, origin)
+        _finish(config, search, data, run_dir, log)
     return run_dir
+
+
+def warn_of_bad_files(data: DataSet, log: RunLog) -> None:
+    for name in (*data.train.bad_files, *data.test.bad_files):
+        log.event("warning", message=f"left out, unreadable: {name}")
+        print(f"left out, unreadable: {name}", file=sys.stderr)
 
 
 def _resume(search: Search, mesh: Mesh, folder: Path, log: RunLog | None) -> None:
@@ -212,14 +231,7 @@ class _Silent:
         pass
 
 
-def _finish(
-    config: Config,
-    search: Search,
-    data: DataSet,
-    run_dir: Path,
-    log: RunLog,
-    origin: dict[str, Any],
-) -> None:
+def _finish(config: Config, search: Search, data: DataSet, run_dir: Path, log: RunLog) -> None:
     result = search.result()
     result["data"] = {
         "name": config.data.name,
@@ -230,7 +242,7 @@ def _finish(
     }
     result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
     result["config"] = asdict(config)
-    result["provenance"] = origin
+    result["provenance"] = json.loads((run_dir / "provenance.json").read_text())
     policy = search.policy()
     if policy is not None:
         shown = data.train.images[:8]

@@ -1,15 +1,16 @@
 """A result read back: its network, and its policy as a transform in torchvision's own pipelines."""
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import results
 import torch
 from images import from_pil, photographs, to_pil
 from PIL import Image, ImageOps
+from results import mixed_policy
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -20,23 +21,7 @@ import daas_dist
 from daas_dist import augment
 from daas_dist.models import cost
 from daas_dist.policy import Policy
-from daas_dist.space import DARTS_V2
 from daas_dist.transform import PolicyTransform
-
-SLOTS = 2
-
-
-def mixed_policy() -> Policy:
-    """Every operation, some often: probabilities away from uniform, applications from 0 and 1."""
-    operations = len(augment.NAMES)
-    weight_KO = torch.arange(1.0, SLOTS * operations + 1).view(SLOTS, operations)
-    return Policy(
-        probability_KO=weight_KO / weight_KO.sum(-1, keepdim=True),
-        application=torch.linspace(0.3, 0.9, SLOTS * operations).view(SLOTS, operations),
-        magnitude=torch.arange(SLOTS * operations).view(SLOTS, operations) % 10,
-        parameters="per_slot",
-        ranges="autoaugment",
-    )
 
 
 def certain_policy(names: tuple[str, ...], magnitude: int, application: float) -> Policy:
@@ -52,23 +37,6 @@ def certain_policy(names: tuple[str, ...], magnitude: int, application: float) -
     )
 
 
-def document(policy: Policy | None = None) -> dict[str, Any]:
-    policy = mixed_policy() if policy is None else policy
-    return {
-        "schema": 1,
-        "kind": "search",
-        "genotype": DARTS_V2.to_json(),
-        "policy": policy.to_json(),
-        "data": {"classes": [f"class {i}" for i in range(10)], "shape": [3, 32, 32]},
-    }
-
-
-def saved(folder: Path, content: Any) -> Path:
-    path = folder / "result.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -77,13 +45,13 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def test_a_result_gives_back_its_policy_and_the_published_network(tmp_path: Path) -> None:
-    found = daas_dist.load(saved(tmp_path, document()))
+    found = daas_dist.load(results.save(tmp_path))
     assert found.policy == mixed_policy()
     assert cost(found.network(), (3, 32, 32))[0] == 3_349_342  # DARTS' own classes, facts of DARTS
 
 
 def test_a_cifar_result_gives_the_published_imagenet_network(tmp_path: Path) -> None:
-    found = daas_dist.load(saved(tmp_path, document()))
+    found = daas_dist.load(results.save(tmp_path))
     network = found.network(48, 14, stem="imagenet", auxiliary=True, classes=1000)
     assert cost(network, (3, 64, 64))[0] == 4_718_752
 
@@ -100,7 +68,7 @@ def test_a_cifar_result_gives_the_published_imagenet_network(tmp_path: Path) -> 
 def test_what_a_result_does_not_hold_is_said(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    path = saved(tmp_path, document() | change)
+    path = results.save(tmp_path, **change)
     with pytest.raises(ValueError, match=words):
         found = daas_dist.load(path)
         found.transform()
