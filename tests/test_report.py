@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from daas_dist.policy import Policy, all_policies
-from daas_dist.report import compare, markup, pictures, policy, write
+from daas_dist.report import cells, compare, markup, pictures, policy, write
 from daas_dist.report.record import Run, read_rows
 from daas_dist.report.samples import Samples
 
@@ -86,7 +86,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
 
 def test_a_search_with_its_trainings_shows_every_part(both: tuple[Path, Page]) -> None:
     path, page = both
-    for part in ("Cells", "Policy", "Samples", "The search over time", "Training", "config.yaml"):
+    for part in ("What was found", "Against the baselines", "The policy in full", "Normal cell",
+                 "Images under the policy", "The search over time", "config.yaml"):  # fmt: skip
         assert part in page.text
     assert (path / "report.html").stat().st_size < 1_500_000
     assert not list(path.glob("*.partial"))
@@ -105,22 +106,37 @@ def test_key_numbers_are_those_of_the_files(both: tuple[Path, Page]) -> None:
     assert "1 h 56 min" in page.text
 
 
-def test_the_ranking_is_the_policys_with_readings_and_evidence(both: tuple[Path, Page]) -> None:
+def test_the_ranking_is_the_policys_with_its_evidence(both: tuple[Path, Page]) -> None:
     path, page = both
     result = json.loads((path / "result.json").read_text())
     ranking = [row["operation"].replace("_", " ") for row in result["policy"]["ranking"]]
-    table = page.text[page.text.index("Ranking") : page.text.index("How sure the search is")]
+    table = page.text[page.text.index("Ranking") : page.text.index("More than chance?")]
     places = [table.index(f" {operation} ") for operation in ranking]
     assert places == sorted(places)
     first = result["policy"]["operations"].index(result["policy"]["ranking"][0]["operation"])
     evidence = result["evidence"]["operation"]
-    value, error = evidence["mean"][1][first], evidence["standard_error"][1][first]
-    assert f"{value:+.3f} ± {error:.3f}".replace("-", "−") in table
+    means = [slot[first] for slot in evidence["mean"]]
+    errors = [slot[first] for slot in evidence["standard_error"]]
+    ratio = sum(means) / math.hypot(*errors)
+    assert f"{ratio:+.1f} SE".replace("-", "−") in table
+    pairs = [
+        (mean, error)
+        for means, errors in zip(evidence["mean"], evidence["standard_error"], strict=True)
+        for mean, error in zip(means, errors, strict=True)
+    ]
+    clear = sum(abs(mean) > 2 * error for mean, error in pairs)
+    assert f"{clear} of 30 are clear; chance alone would make about 1.4" in page.text
+
+
+def test_evidence_that_was_never_gathered_is_told_as_such() -> None:
+    part = {"mean": [[0.3, 0.1], [0.1, 0.2]], "standard_error": [[0.1, None], [None, None]]}
+    found = policy.certainty({"operation": part}).tolist()
+    assert found[0] == pytest.approx(3.0) and math.isnan(found[1])
 
 
 def test_a_search_alone(search_dir: Path, tmp_path: Path) -> None:
     page = read([search_dir], tmp_path / "deep" / "page.html")
-    assert "Test accuracy" not in page.text and "Normal cell" in page.text
+    assert "baselines" not in page.text and "Normal cell" in page.text
     assert (tmp_path / "deep" / "page.html").exists()
 
 
@@ -147,8 +163,11 @@ def test_an_unfinished_training_shows_how_far_it_is_and_claims_no_gain(tmp_path:
     page = read([path])
     assert "in progress" in page.text and "3 of 3 at epoch 4" in page.text
     groups = compare.groups(Run.read(path))
-    last = next(g for g in groups if (g.architecture, g.policy) == ("random", "found"))
-    assert compare.baseline(last, groups) is None
+    best = next(g for g in groups if (g.architecture, g.policy) == ("found", "found"))
+    assert {(g.architecture, g.policy) for g in compare.rivals(best, groups)} == {
+        ("found", "default"), ("found", "trivial_augment"), ("random", "found")
+    }  # fmt: skip
+    assert compare.rivals(groups[-1], groups) == []
 
 
 @pytest.mark.parametrize(
@@ -169,8 +188,12 @@ def test_a_run_without_a_result(tmp_path: Path, state: str, done: float, said: s
 @pytest.mark.parametrize(
     ("target", "absent", "present"),
     [
-        ("policy", ("Cells", "Skip connections", "Temperature"), ("Ranking", "Reward")),
-        ("architecture", ("Ranking", "Reward", "of the policy"), ("Cells", "Skip connections")),
+        ("policy", ("Normal cell", "sampled paths"), ("Ranking", "Reward", "fixed network")),
+        (
+            "architecture",
+            ("Ranking", "Reward", "of the policy"),
+            ("Normal cell", "Operations of the normal"),
+        ),
     ],
 )
 def test_a_search_for_one_thing_shows_that_thing(
@@ -191,6 +214,19 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) 
     path.write_bytes(b'{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is not JSON"):
         read_rows(path)
+
+
+def test_a_search_and_its_training_are_told_as_one(search_dir: Path, tmp_path: Path) -> None:
+    trained = fake_run.training(tmp_path / "train", result=search_dir / "result.json", epochs=8)
+    page = read([trained, search_dir], tmp_path / "page.html")
+    assert "side by side" not in page.text and "joint finished + train finished" in page.text
+    best, *rest = compare.groups(Run.read(trained))
+    mean, error = compare.difference(best, next(g for g in rest if g.architecture == "random"))
+    lead = f"{100 * mean:+.2f} ± {100 * error:.2f}".replace("-", "−") if error else ""
+    assert f"{lead} against a random architecture, " in page.text
+    assert page.text.index("Against the baselines") < page.text.index("The policy in full")
+    of_another = fake_run.training(tmp_path / "other", result=tmp_path / "result.json", epochs=8)
+    assert "2 runs, side by side" in read([search_dir, of_another], tmp_path / "two.html").text
 
 
 def test_several_runs_are_side_by_side_and_trainings_joined(
@@ -235,11 +271,8 @@ def test_without_dot_the_cells_are_tables(
     assert "needs graphviz" in page.text
     genotype = json.loads((search_dir / "result.json").read_text())["genotype"]
     operation, source = genotype["normal"][5]
-    origin = f"node {source}" if source > 1 else ("c_{k−2}", "c_{k−1}")[source]
-    assert (
-        f"{operation.replace('_', ' ').replace('3x3', '3×3').replace('5x5', '5×5')} {origin}"
-        in (page.text)
-    )
+    origin = f"node {source}" if source > 1 else ("cell k−2", "cell k−1")[source]
+    assert f"{cells.WORDS[operation]} {origin}" in page.text
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

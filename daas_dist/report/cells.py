@@ -9,6 +9,15 @@ from daas_dist.report.pictures import COLOUR, inline
 from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
+WORDS = {
+    "sep_conv_3x3": "3×3 separable convolution",
+    "sep_conv_5x5": "5×5 separable convolution",
+    "dil_conv_3x3": "3×3 dilated convolution",
+    "dil_conv_5x5": "5×5 dilated convolution",
+    "max_pool_3x3": "3×3 max pooling",
+    "avg_pool_3x3": "3×3 average pooling",
+    "skip_connect": "skip connection",
+}
 MISSING = (
     "The picture needs graphviz: install the program <code>dot</code> "
     "(apt-get install graphviz, brew install graphviz) and write the report again."
@@ -16,18 +25,16 @@ MISSING = (
 
 
 def short(operation: str) -> str:
-    """sep_conv_3x3 -> sep conv 3×3."""
-    head, _, size = operation.rpartition("_")
-    return f"{head} {size.replace('x', '×')}".replace("_", " ") if size[0].isdigit() else (
-        operation.replace("_", " ")
-    )  # fmt: skip
+    """sep_conv_3x3 -> sep 3×3; the poolings are all 3×3."""
+    words = operation.split("_")
+    return f"{words[0]} {words[2].replace('x', '×')}" if words[1] == "conv" else words[0]
 
 
 def legend() -> str:
     """The colours of the cell operations, the same in every picture."""
     items = "".join(
-        f"<li><span class='chip' style='background:{COLOUR[name]}'></span>{short(name)}</li>"
-        for name in COLOUR
+        f"<li><span class='chip' style='background:{COLOUR[name]}'></span>{words}</li>"
+        for name, words in WORDS.items()
     )
     return f"<ul class='legend'>{items}</ul>"
 
@@ -47,10 +54,10 @@ def drawing(genotype: Genotype, kind: str, name: str) -> str:
     drawn = subprocess.run(
         [dot, "-Tsvg"], input=source(genotype, kind), capture_output=True, text=True, check=True
     )
-    # Width by the drawing's own, so that the writing has one size in every cell; on a narrow screen
+    # Width by the drawing's own, so that the writing has one size in every cell; in a narrow column
     # it shrinks a little and then scrolls.
     points = float(re.search(r'width="([\d.]+)pt"', drawn.stdout)[1])  # type: ignore[index]
-    size = f"<svg style='width:{1.25 * points:.0f}px;min-width:{0.68 * points:.0f}px'"
+    size = f"<svg style='width:{1.1 * points:.0f}px;min-width:{0.8 * points:.0f}px'"
     picture = inline(drawn.stdout, name).replace("<svg", size, 1)
     return f"<div class='scroll' tabindex='0'>{picture}</div>"
 
@@ -59,19 +66,19 @@ def source(genotype: Genotype, kind: str) -> str:
     """The cell in graphviz' language: inputs, four nodes, the concatenation."""
     lines = [
         "digraph cell {",
-        'graph [rankdir=TB, bgcolor="transparent", pad=0.05, nodesep=0.26, ranksep=0.36]',
-        'node [shape=circle, fixedsize=true, width=0.42, fontname="Helvetica", fontsize=13,',
+        'graph [rankdir=TB, bgcolor="transparent", pad=0.03, nodesep=0.2, ranksep=0.26]',
+        'node [shape=circle, fixedsize=true, width=0.36, fontname="Helvetica", fontsize=13,',
         ' style=filled, fillcolor="#eef1f6", color="#8b95a7", fontcolor="#1b2333"]',
         'edge [fontname="Helvetica", fontsize=12, fontcolor="#1b2333", penwidth=2.2,',
         " arrowsize=0.65]",
-        'node0 [label=<c<SUB>k−2</SUB>>, shape=box, style="rounded,filled", width=0.62]',
-        'node1 [label=<c<SUB>k−1</SUB>>, shape=box, style="rounded,filled", width=0.62]',
-        'out [label=<c<SUB>k</SUB>>, shape=box, style="rounded,filled", width=0.62]',
+        'node0 [label="cell k−2", shape=box, style="rounded,filled", width=0.9, height=0.34]',
+        'node1 [label="cell k−1", shape=box, style="rounded,filled", width=0.9, height=0.34]',
+        'out [label="cell k", shape=box, style="rounded,filled", width=0.75, height=0.34]',
         "{rank=same; node0; node1}",
     ]
     for position, (operation, read) in enumerate(genotype.cell(kind)):
         target = INPUTS + position // IN_DEGREE
-        look = f'label="  {short(operation)}", color="{COLOUR[operation]}"'
+        look = f'label=" {short(operation)}", color="{COLOUR[operation]}"'
         lines.append(f"node{read} -> node{target} [{look}]")
     for node in range(INPUTS, max(genotype.concat) + 1):
         lines.append(f'node{node} [label="{node}"]')
@@ -86,8 +93,8 @@ def _table(genotype: Genotype, kind: str) -> str:
     rows = []
     for position, (operation, read) in enumerate(genotype.cell(kind)):
         chip = f"<span class='chip' style='background:{COLOUR[operation]}'></span>"
-        origin = ("c_{k−2}", "c_{k−1}")[read] if read < INPUTS else f"node {read}"
+        origin = ("cell k−2", "cell k−1")[read] if read < INPUTS else f"node {read}"
         first = position % IN_DEGREE == 0
         node = f"node {INPUTS + position // IN_DEGREE}" if first else ""
-        rows.append((node, chip + short(operation), origin))
+        rows.append((node, chip + WORDS[operation], origin))
     return markup.table(("Node", "Operation", "reads"), rows)

@@ -1,4 +1,4 @@
-"""The training comparison: every (architecture, policy) over its seeds, and what a policy gains.
+"""The training comparison: every (architecture, policy) over its seeds, and the found pair's lead.
 
 Accuracies are fractions here; percent only where they are printed. Spread is the sample standard
 deviation over seeds (n − 1); a difference carries the standard error of its mean.
@@ -124,15 +124,11 @@ def difference(group: Group, other: Group) -> Figures:
     return mean - base, error
 
 
-def baseline(group: Group, among: Sequence[Group]) -> Group | None:
-    """The same architecture of the same run under the default policy, if both are complete."""
-    if group.policy == "default" or not group.finished:
-        return None
-    for other in among:
-        same = (other.key, other.architecture) == (group.key, group.architecture)
-        if same and other.policy == "default" and other.finished:
-            return other
-    return None
+def rivals(best: Group, among: Sequence[Group]) -> list[Group]:
+    """What the found pair is to beat: the other groups of its run, as far as all are finished."""
+    if (best.architecture, best.policy) != ("found", "found") or not best.finished:
+        return []
+    return [g for g in among if g.key == best.key and g != best and g.finished]
 
 
 def leading(among: Sequence[Group]) -> Group | None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from daas_dist.report import cells, markup, trainings
-from daas_dist.report.compare import Group, baseline, groups, leading
+from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
 from daas_dist.report.record import Row, Run
 from daas_dist.space import Genotype
 
+DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MOBILE = 600e6
 """Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
@@ -63,16 +64,17 @@ def notices(run: Run) -> str:
 
 
 def headline(run: Run) -> str:
-    """One sentence, HTML: what was found and what it is worth."""
+    """One paragraph each, HTML: what was found, and what it is worth."""
     sentences = []
     if run.is_search:
         sentences.append(_search_sentence(run))
-    best = leading(groups(run))
+    among = groups(run)
+    best = leading(among)
     if best is not None:
-        sentences.append(_training_sentence(best, groups(run)))
+        sentences.append(_training_sentence(best, among))
     elif run.is_training:
         sentences.append("No network has finished an epoch yet.")
-    return " ".join(sentences)
+    return "".join(f"<p class='headline'>{sentence}</p>" for sentence in sentences)
 
 
 def _search_sentence(run: Run) -> str:
@@ -93,7 +95,7 @@ def _search_sentence(run: Run) -> str:
         operations = [operation for operation, _ in genotype.normal]
         common = max(sorted(set(operations)), key=operations.count)
         found.append(
-            f"an architecture whose normal cell is led by {cells.short(common)} "
+            f"a normal cell led by {cells.WORDS[common]} "
             f"({operations.count(common)} of {len(operations)} edges)"
         )
     if run.result["policy"] is not None:
@@ -101,64 +103,75 @@ def _search_sentence(run: Run) -> str:
             row["operation"].replace("_", " ") for row in run.result["policy"]["ranking"][:2]
         )
         found.append(f"a policy led by {text(first)} and {text(second)}")
+    took, name = markup.duration(telemetry["seconds"]), DATA.get(data["name"], data["name"])
     return (
-        f"In {markup.duration(telemetry['seconds'])} on {text(data['name'])}, the search settled "
-        f"on {' and '.join(found) or 'nothing that it was asked for'}."
+        f"In {took} on {text(name)}, the search settled on "
+        f"{' and '.join(found) or 'nothing that it was asked for'}."
     )
 
 
 def _training_sentence(best: Group, among: Sequence[Group]) -> str:
     seeds = len(best.rows)
     count = "one seed" if seeds == 1 else f"{seeds} seeds"
-    architecture, policy = trainings.label(best).rsplit(" / ", 1)
-    article = "the" if architecture == "found" else "a"
-    policy = {"none": "no policy"}.get(policy, f"the {policy} policy")
-    what = f"Trained from scratch, {article} {text(architecture)} architecture under {text(policy)}"
+    article = "the" if best.architecture == "found" else "a"
+    what = (
+        f"Trained from scratch, {article} {text(trainings.WORDS.get(best.architecture, '?'))} "
+        f"architecture under {_policy_words(best.policy)}"
+    )
     tense = "reaches" if best.finished else "has so far reached"
     sentence = f"{what} {tense} <b>{markup.percent_spread(best.last())}</b> ({count})"
-    other = baseline(best, among)
-    if other is not None:
-        sentence += f", {trainings.gain(best, other)} points against the default policy"
-    return sentence + "."
+    leads = [f"{trainings.lead(best, g)} against {_rival(best, g)}" for g in rivals(best, among)]
+    if leads:
+        leads[0] = leads[0].replace(" against", " points against", 1)
+        sentence += f": {', '.join(leads)}"
+    return f"{sentence}.".replace(" ± ", "\u00a0±\u00a0")
+
+
+def _policy_words(policy: str) -> str:
+    named = {"found": "the found policy", "default": "the default policy", "none": "no policy"}
+    return named.get(policy, trainings.WORDS.get(policy, "another policy"))
+
+
+def _rival(best: Group, group: Group) -> str:
+    """What is different about a group."""
+    architecture = f"a {trainings.WORDS.get(group.architecture, 'third')} architecture"
+    if group.architecture == best.architecture:
+        return _policy_words(group.policy)
+    if group.policy == best.policy:
+        return architecture
+    return f"{architecture} under {_policy_words(group.policy)}"
 
 
 def tiles(run: Run) -> str:
     """The key numbers that the run has, each a value, a name and a note."""
     made: list[tuple[str, str, str]] = []
-    if run.is_search and run.metrics:
-        made.append(_validation(run))
-    trained = groups(run)
-    best = leading(trained)
+    best = leading(groups(run))
     if best is not None:
         made += _trained(run, best)
+    if run.is_search and run.metrics:
+        made.append(_validation(run))
     if run.result is not None:
         telemetry = run.result["telemetry"]
-        passes, seconds = markup.amount(telemetry["passes"]), markup.duration(telemetry["seconds"])
-        made.append((passes, "passes", "forward and backward, of one sampled path"))
-        made.append((seconds, "search time", f"{telemetry['steps']} steps"))
+        note = f"{telemetry['steps']} steps, {markup.amount(telemetry['passes'])} passes of a path"
+        made.append((markup.duration(telemetry["seconds"]), "search time", note))
     elif run.metrics:
         row = run.metrics[-1]
         steps = f"step {row['step']} of {row['steps']}"
         made.append((f"{row['epoch']} / {row['epochs']}", "epochs", steps))
         made.append((f"{row['images_per_second']:.0f}", "images a second", ""))
-    seconds = [r.seconds for group in trained for r in group.rows if r.seconds is not None]
-    if seconds and not run.is_search:
-        count = f"{len(seconds)} networks, summed"
-        made.append((markup.duration(sum(seconds)), "training time", count))
     return "".join(markup.tile(*each) for each in made)
 
 
 def _validation(run: Run) -> tuple[str, str, str]:
-    if run.result is None:
-        reached, note = run.metrics[-1]["val_accuracy"], "of the search, so far"
-    else:
-        reached, note = run.result["telemetry"]["val_accuracy"], "of the search, at its end"
-    return f"{markup.percent(reached)} %", "validation accuracy", note
+    row = run.metrics[-1] if run.result is None else run.result["telemetry"]
+    network = "its fixed network" if genotype_of(run) is None else "sampled paths on shared weights"
+    note = f"of the search: {network}{', so far' if run.result is None else ''}"
+    return f"{markup.percent(row['val_accuracy'])} %", "validation accuracy", note
 
 
 def _trained(run: Run, best: Group) -> list[tuple[str, str, str]]:
-    note = f"best epoch {markup.percent_spread(best.best())}; {trainings.label(best)}"
-    made = [(markup.percent_spread(best.last()), "trained, last epoch", note)]
+    note = f"{trainings.label(best)}; best epoch {markup.percent_spread(best.best())}"
+    made = [(markup.percent_spread(best.last()), "test accuracy, last epoch", note)]
     first = best.rows[0]
     if first.parameters is not None and first.multiply_adds is not None:
         parameters, cost = markup.amount(first.parameters), markup.amount(first.multiply_adds)

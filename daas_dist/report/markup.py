@@ -58,6 +58,14 @@ def heat_cell(value: float, largest: float, shown: str) -> str:
     return f"<span class='heat' style='background:#{LEVELS[level]};color:#{ink}'>{shown}</span>"
 
 
+def bar(share: float, tick: float) -> str:
+    """A bar that is `share` full, with a tick at `tick`, both of 0 to 1."""
+    return (
+        f"<span class='bar'><i style='width:{100 * share:.1f}%'></i>"
+        f"<b style='left:{100 * tick:.1f}%'></b></span>"
+    )
+
+
 def figure(title: str, note: str, picture: str, kind: str = "") -> str:
     """Title and note are plain text, the picture is HTML."""
     below = f"<small>{text(note)}</small>" if note else ""
@@ -100,7 +108,8 @@ h3{font-size:15px;margin:26px 0 8px;font-weight:650}
 p{margin:0 0 12px;max-width:76ch;overflow-wrap:anywhere}
 .lead{color:var(--soft);margin-bottom:18px}
 .over{color:var(--soft);font-size:13px;letter-spacing:.02em}
-.headline{font-size:19px;line-height:1.5;max-width:68ch;margin:14px 0 22px}
+.headline{font-size:18px;line-height:1.5;max-width:88ch;margin:10px 0}
+.headline+:not(p){margin-top:20px}
 .status{display:inline-block;font-size:13px;font-weight:600;border-radius:99px;padding:1px 11px;
 vertical-align:middle;white-space:nowrap;letter-spacing:0}
 .finished{background:#e2f2ea;color:#0b5c40}.failed{background:#fbe3d6;color:#8a3400}
@@ -121,9 +130,11 @@ font-variant-numeric:tabular-nums}
 .tile b i{font-style:normal;font-size:13px;font-weight:600;white-space:nowrap;letter-spacing:0}
 .tile span{display:block;font-size:14px;color:var(--ink)}
 .tile small{display:block;font-size:12.5px;line-height:1.4;color:var(--soft);overflow-wrap:anywhere}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:26px 34px;
-align-items:start}
-.pair>*,figure{min-width:0}
+.pair,.trio,.found{display:grid;gap:26px 30px;align-items:start;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
+.pair{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
+.pair>*,.trio>*,.found>*,figure{min-width:0}
+.pair>figure>svg{max-width:450px}
 .policy{display:grid;grid-template-columns:minmax(0,260px) minmax(0,1fr);gap:26px 34px;
 align-items:start}
 figure{margin:0}
@@ -131,7 +142,7 @@ figcaption{font-size:15px;font-weight:600;margin-bottom:6px;line-height:1.35}
 figcaption small{display:block;font-weight:400;font-size:13px;color:var(--soft)}
 figure svg{display:block;width:100%;height:auto}
 figure.cell svg{max-width:100%;margin:0 auto}
-h2+:not(.lead){margin-top:16px}.half{max-width:510px;margin-top:28px}
+h2+:not(.lead){margin-top:16px}
 .scroll{overflow-x:auto;max-width:100%}
 .scroll:focus-visible{outline:2px solid var(--accent)}
 table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;width:100%}
@@ -143,14 +154,19 @@ tbody tr:last-child td{border-bottom:0}
 td{vertical-align:baseline}
 .plain td:first-child{color:var(--soft);white-space:nowrap;vertical-align:top}
 .plain td:last-child{overflow-wrap:anywhere;min-width:0}
-.numbers td,.numbers th{white-space:nowrap}.tight{font-size:13px}.policy .numbers{font-size:13px}
-.policy .numbers td,.policy .numbers th{padding-right:11px}
+.numbers td,.numbers th{white-space:nowrap}.tight{font-size:13px}
+.tight td,.tight th{padding-right:11px}
+.found td,.found th{padding-right:8px}.found .bar{width:54px}.found+.lead{margin-top:16px}
+.narrow{max-width:720px}.wide svg{min-width:480px;max-width:600px}
 .grid th,.grid td{padding:1px 2px;border:0}
 .grid td:first-child{white-space:nowrap;padding-right:10px}
 .grid th:not(:first-child){text-align:center;padding-bottom:5px}
 .heat{display:block;text-align:center;border-radius:4px;padding:2px 4px;font-size:13px;
 min-width:46px}
-.bar{display:inline-block;height:9px;border-radius:2px;background:#2f7ebd;vertical-align:baseline}
+.bar{display:inline-block;position:relative;width:64px;height:9px;border-radius:2px;
+background:#eef1f6;margin-right:5px}
+.bar i{display:block;height:100%;border-radius:2px;background:#2f7ebd}
+.bar b{position:absolute;top:-3px;bottom:-3px;width:1.5px;background:#5a6478}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13.5px;margin:0 0 18px;padding:0;
 list-style:none}
 .chip{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:7px;

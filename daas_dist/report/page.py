@@ -13,25 +13,35 @@ from daas_dist.report.sections import sections
 
 
 def page(runs: Sequence[Run]) -> str:
-    if len(runs) == 1:
-        title, body = runs[0].name, _single(runs[0])
-    else:
-        title, body = f"{len(runs)} runs", _several(runs)
+    runs = list({run.path.resolve(): run for run in runs}.values())
+    told_as_one = len(runs) == 1 or _search_and_its_training(runs)
+    title = " + ".join(run.name for run in runs) if told_as_one else f"{len(runs)} runs"
     written = time.strftime("%Y-%m-%d %H:%M")
     return markup.document(
         f"{title} · DAAS report",
-        f"{body}<footer>Written {written} by <code>daas report</code></footer>",
+        f"{_story(runs) if told_as_one else _several(runs)}"
+        f"<footer>Written {written} by <code>daas report</code></footer>",
     )
 
 
-def _single(run: Run) -> str:
-    parts = sections(run, "r")
+def _search_and_its_training(runs: Sequence[Run]) -> bool:
+    """Whether they are one search and one training of what it found, in either order."""
+    searches = [run for run in runs if run.is_search]
+    origins = [run.search_path() for run in runs if not run.is_search]
+    return len(searches) == 1 and origins == [searches[0].result_path()]
+
+
+def _story(runs: Sequence[Run]) -> str:
+    """One run, or a search and its training, as one account."""
+    runs = sorted(runs, key=lambda run: not run.is_search)
+    parts = sections(runs, "r")
     links = "".join(f"<a href='#r-{name}'>{text(title)}</a>" for name, title, _ in parts)
+    names = " + ".join(f"{text(run.name)} {status_pill(run)}" for run in runs)
     header = (
-        f"<header><div class='over'>DAAS · {text(kind(run))}</div>"
-        f"<h1>{text(run.name)} {status_pill(run)}</h1>"
-        f"<p class='headline'>{headline(run)}</p>{notices(run)}"
-        f"<div class='tiles'>{tiles(run)}</div><nav>{links}</nav></header>"
+        f"<header><div class='over'>DAAS · {' and '.join(kind(run) for run in runs)}</div>"
+        f"<h1>{names}</h1>"
+        f"{''.join(map(headline, runs))}{''.join(map(notices, runs))}"
+        f"<div class='tiles'>{''.join(map(tiles, reversed(runs)))}</div><nav>{links}</nav></header>"
     )
     return header + "<main>" + "".join(body for _, _, body in parts) + "</main>"
 
@@ -53,9 +63,9 @@ def _several(runs: Sequence[Run]) -> str:
             section("training", "Trainings", lead, trainings.view(training, joined, "all"))
         )
     for letter, run in keyed.items():
-        inside = f"<p class='headline'>{headline(run)}</p>{notices(run)}"
+        inside = f"{headline(run)}{notices(run)}"
         inside += f"<div class='tiles'>{tiles(run)}</div>"
-        inside += "".join(body for _, _, body in sections(run, f"r{letter}"))
+        inside += "".join(body for _, _, body in sections([run], f"r{letter}"))
         parts.append(
             f"<details class='run' id='run-{letter}'><summary>{_key(letter)}{text(run.name)} "
             f"{status_pill(run)}</summary>{inside}</details>"
@@ -106,7 +116,6 @@ def _comparison_table(keyed: Mapping[str, Run]) -> str:
 def _overlay(logged: Mapping[str, Run]) -> str:
     wanted = (
         ("Validation accuracy", "as a share of one", "accuracy", ("val_accuracy",)),
-        ("Validation loss", "", "loss", ("val_loss",)),
         ("Skip connections, normal cell", "expected share of the kept edges", "share",
          ("skip_share", "normal")),
         ("Entropy of the policy's operations", "", "nats", ("entropy", "pi")),
@@ -121,7 +130,7 @@ def _overlay(logged: Mapping[str, Run]) -> str:
         if rows:
             picture = pictures.overlay(f"all-{'-'.join(path)}", rows, label, *path)
             drawn += markup.figure(title, note, picture)
-    return f"<div class='pair'>{drawn}</div>"
+    return f"<div class='trio'>{drawn}</div>"
 
 
 def _found(searches: Mapping[str, Run]) -> list[str]:
@@ -140,7 +149,7 @@ def _found(searches: Mapping[str, Run]) -> list[str]:
         genotype = genotype_of(run)
         if genotype is not None:
             both = cells.figures(genotype, f"all-{letter}")
-            drawn += f"<h3>{_key(letter)}{text(run.name)}</h3><div class='pair'>{both}</div>"
+            drawn += f"<h3>{_key(letter)}{text(run.name)}</h3><div class='found'>{both}</div>"
     if drawn:
         parts.append(section("cells", "Cells", "", cells.legend() + drawn))
     return parts
@@ -150,7 +159,7 @@ def _joined(letter: str, run: Run, keyed: Mapping[str, Run]) -> str:
     """The search that a training took its architecture and policy from, as HTML."""
     origin = run.search_path()
     for other, search in keyed.items():
-        if origin is not None and (search.path / "result.json").resolve() == origin:
+        if origin is not None and search.result_path() == origin:
             return f"{_key(other)}<a href='#run-{other}'>{text(search.name)}</a>"
     if run.result is not None:
         return f"{_key(letter)}{text(run.name)}"

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from daas_dist.augment import MAGNITUDES, NAMES
 from daas_dist.report.record import Row
@@ -61,7 +62,8 @@ STYLE: dict[Any, Any] = {
 }
 POINTS = 200
 """A curve of more rows is drawn through the means of this many blocks."""
-SIZE = (4.7, 2.65)
+SIZE = (3.8, 2.5)
+"""Inches: about 330 pixels on the page, one column of three or a telephone's only one."""
 Curve = tuple[str, np.ndarray, Any, Any]
 """Label, values, colour, line style."""
 
@@ -130,11 +132,15 @@ def joint_from(rows: Sequence[Row]) -> float | None:
     return float(epochs(rows)[first - 1 : first + 1].mean())
 
 
-def _frame(axes: Axes, rows: Sequence[Row], label: str) -> None:
+def _frame(axes: Axes, label: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.margins(x=0.01)
-    boundary = joint_from(rows) if "phase" in rows[0] else None
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
+
+
+def _mark_joint(axes: Axes, rows: Sequence[Row]) -> None:
+    boundary = joint_from(rows)
     if boundary is not None:
         axes.axvline(boundary, color="#8b95a7", linewidth=0.9, linestyle=(0, (2, 2)))
         axes.annotate(
@@ -189,10 +195,8 @@ def curves(
     *,
     band: tuple[np.ndarray, np.ndarray] | None = None,
     low: float | None = None,
-    high: float | None = None,
-    logarithmic: bool = False,
 ) -> str:
-    """Labelled curves over epochs; `band` is (centre, half width) behind the first of them."""
+    """Labelled curves over epochs, from `low` up; `band`: (centre, half width) behind the first."""
 
     def plot(axes: Axes) -> None:
         x = blocks(epochs(rows))
@@ -202,10 +206,9 @@ def curves(
             axes.fill_between(x, centre - half, centre + half, color=lines[0][2], alpha=0.16, lw=0)
         for _, values, colour, style in lines:
             axes.plot(x, blocks(values), color=colour, linestyle=style, marker=marker, markersize=3)
-        if logarithmic:
-            axes.set_yscale("log")
-        axes.set_ylim(bottom=low, top=high)
-        _frame(axes, rows, label)
+        axes.set_ylim(bottom=low)
+        _frame(axes, label)
+        _mark_joint(axes, rows)
         ends = [(title, _end(blocks(values)), hue) for title, values, hue, _ in lines if title]
         _label_ends(axes, ends)
 
@@ -224,7 +227,8 @@ def shares(name: str, rows: Sequence[Row], kind: str) -> str:
         axes.set_ylim(0, 100)
         axes.set_xlim(x[0], x[-1])
         axes.grid(False)
-        _frame(axes, rows, "share of the edges, %")
+        _frame(axes, "share of the edges, %")
+        _mark_joint(axes, rows)
         tops = np.cumsum([part[-1] for part in parts])
         middles = [top - part[-1] / 2 for top, part in zip(tops, parts, strict=True)]
         named = zip(COLOUR, middles, parts, strict=True)
@@ -267,37 +271,29 @@ def overlay(name: str, runs: Mapping[str, Sequence[Row]], label: str, *path: str
                     letter, (x[-1], values[-1]), xytext=(4, 3), textcoords="offset points",
                     fontsize=9, color=hue, fontweight="bold",
                 )  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.margins(x=0.01)
+        _frame(axes, label)
         _label_ends(axes, ends)
 
     return draw(name, plot)
 
 
-def training_curves(name: str, series: Sequence[tuple[str, Any, Any, list[list[Row]]]]) -> str:
-    """Test accuracy over the epochs, a line a training: label, hue, line style and trainings of
-    every group.
+def training_curves(name: str, series: Sequence[tuple[Any, Any, list[list[Row]]]]) -> str:
+    """Test accuracy over the epochs, a line a training: hue, line style, trainings of each group.
 
     The steep first third is cut off below, so that the differences of the end can be seen.
     """
 
     def plot(axes: Axes) -> None:
-        ends, floors = [], []
-        for label, hue, style, trainings in series:
+        floors = []
+        for hue, style, trainings in series:
             for rows in trainings:
                 values = 100 * column(rows, "test_accuracy")
                 floors.append(values[rows[-1]["epochs"] // 3 :].min(initial=values[-1]))
                 axes.plot(
                     blocks(epochs(rows)), blocks(values), color=hue, ls=style, lw=1, alpha=0.75
                 )
-            last = [100 * rows[-1]["test_accuracy"] for rows in trainings]
-            ends.append((label, sum(last) / len(last), hue))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("test accuracy, %")
-        axes.margins(x=0.01)
+        _frame(axes, "test accuracy, %")
         axes.set_ylim(bottom=min(floors) - 0.05)
-        _label_ends(axes, ends)
 
     return draw(name, plot)
 
@@ -332,8 +328,9 @@ def search_curves(rows: Sequence[Row], name: str) -> list[tuple[str, str, str]]:
         for position, (key, (label, most)) in enumerate(LARGEST.items())
         if known(rows, "entropy", key)
     ]
+    # At least a tenth of the whole is shown: else the noise of an undecided search fills the frame.
+    least = min([90.0, *(float(np.nanmin(values)) - 2 for _, values, _, _ in entropy)])
     reward = (column(rows, "reward_mean"), column(rows, "reward_std"))
-    skip = (("normal", ("skip_share", "normal")), ("reduction", ("skip_share", "reduce")))
     loss = (("validation", ("val_loss",)), ("training", ("train_loss",)))
     accuracy = (("validation", ("val_accuracy",)), ("training", ("train_accuracy",)))
     wanted: list[tuple[str, str, list[Curve], str, dict[str, Any]]] = [
@@ -341,12 +338,8 @@ def search_curves(rows: Sequence[Row], name: str) -> list[tuple[str, str, str]]:
         ("Accuracy", "on the same batches", lines(100, *accuracy), "accuracy, %", {}),
         ("Reward", "of the sampled policies, mean ± standard deviation",
          lines(1, ("mean", ("reward_mean",))), "reward", {"band": reward}),
-        ("Undecidedness", "entropy as a share of the largest possible; 100 % is uniform",
-         entropy, "entropy, %", {"low": 0, "high": 104}),
-        ("Temperature", "τ of the Gumbel draws", lines(1, ("τ", ("tau",))), "τ",
-         {"logarithmic": True}),
-        ("Skip connections", "expected share of the kept edges; a rise is the known collapse",
-         lines(100, *skip), "share, %", {"low": 0}),
+        ("Undecidedness", "entropy as a share of the largest possible; 100 % is undecided",
+         entropy, "entropy, %", {"low": least}),
     ]  # fmt: skip
     return [
         (title, note, curves(f"{name}-{title.split()[0].lower()}", rows, drawn, label, **options))

@@ -10,37 +10,42 @@ from daas_dist.augment import MAGNITUDES, NAMES
 from daas_dist.report.pictures import COLOUR, HUES, INK, draw
 from daas_dist.space import EDGES, OPERATIONS
 
+CLEAR = 2.0
+"""Standard errors from zero beyond which evidence is called clear: chance passes 1 time in 22."""
 
-def intervals(
-    name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Sequence[int], label: str
-) -> str:
-    """Evidence ± standard error of every operation in `order` from the top, one hue a slot."""
+
+def intervals(name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Sequence[int]) -> str:
+    """The mean advantage of every operation in `order` from the top, one hue a slot: ± 1 standard
+    error thick, ± CLEAR thin; pale where that does not keep off zero."""
 
     def plot(axes: Axes) -> None:
         slots = len(means_KO)
         axes.axvline(0, color="#8b95a7", linewidth=0.9)
-        for slot, (means, errors) in enumerate(zip(means_KO, errors_KO, strict=True)):
-            y = [place + 0.22 * (slot - (slots - 1) / 2) for place in range(len(order))]
-            picked = list(order)
-            axes.errorbar(
-                means[picked], y, xerr=errors[picked], fmt="o", markersize=3.6, linewidth=1.1,
-                color=HUES[slot % len(HUES)], label=f"slot {slot + 1}",
-            )  # fmt: skip
+        for slot, (mean_O, error_O) in enumerate(zip(means_KO, errors_KO, strict=True)):
+            hue = HUES[slot % len(HUES)]
+            for row, o in enumerate(order):
+                y = row + 0.26 * (slot - (slots - 1) / 2)
+                shade = 1.0 if abs(mean_O[o]) > CLEAR * error_O[o] else 0.3
+                for times, width in ((1, 2.6), (CLEAR, 0.9)):
+                    ends = (mean_O[o] - times * error_O[o], mean_O[o] + times * error_O[o])
+                    axes.plot(ends, (y, y), color=hue, linewidth=width, alpha=shade)
+                axes.plot(mean_O[o], y, "o", color=hue, markersize=3.8, alpha=shade, mew=0)
+            axes.plot([], [], "o-", color=hue, markersize=3.8, label=f"slot {slot + 1}")
         axes.set_yticks(range(len(order)), [NAMES[o].replace("_", " ") for o in order])
-        axes.invert_yaxis()
+        axes.set_ylim(len(order) - 0.4, -0.6)
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.set_xlabel(label)
+        axes.set_xlabel("standard deviations of the reward")
         axes.legend(
             frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=slots, fontsize=9
         )
 
-    return draw(name, plot, (4.7, 4.6))
+    return draw(name, plot, (3.8, 4.4))
 
 
 def magnitudes(name: str, means_OM: np.ndarray, errors_OM: np.ndarray) -> str:
-    """Evidence of every magnitude in its standard errors: blue for, orange against."""
+    """Evidence of every magnitude in its standard errors: purple for, orange against."""
 
     def plot(axes: Axes) -> None:
         ratio = np.divide(means_OM, errors_OM, out=np.zeros_like(means_OM), where=errors_OM > 0)
@@ -55,7 +60,7 @@ def magnitudes(name: str, means_OM: np.ndarray, errors_OM: np.ndarray) -> str:
         bar.outline.set_visible(False)  # type: ignore[operator]
         bar.set_label("standard errors")
 
-    return draw(name, plot, (4.7, 3.9))
+    return draw(name, plot, (3.8, 3.7))
 
 
 def edge_choices(name: str, alpha_EO: np.ndarray, beta_E: np.ndarray, kept: Sequence[int]) -> str:
@@ -122,4 +127,4 @@ def dots(
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_xlabel(label)
 
-    return draw(name, plot, (4.7, 0.75 + 0.36 * len(labels)))
+    return draw(name, plot, (3.8, 0.7 + 0.3 * len(labels)))

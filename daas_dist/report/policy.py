@@ -1,6 +1,6 @@
 """The policy as a heat map (operations × slots) and as a ranked table, with its evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,22 +10,40 @@ from daas_dist.augment import MAGNITUDES, NAMES, describe
 from daas_dist.policy import Policy, all_policies
 from daas_dist.report import markup, plots
 
+FULL = 4
+"""Times the undecided weight at which a bar is full and a cell dark, if no operation has more: so
+a policy that has hardly been decided looks pale."""
+
 
 def view(document: Mapping[str, Any], evidence: Mapping[str, Any] | None, name: str) -> str:
     policy = Policy.from_json(document)
     weights_KO = policy.weights().double().numpy()
-    order = np.argsort(-weights_KO.sum(0), kind="stable").tolist()
+    order = _order(policy)
     heat = markup.figure(
         "Operations × slots",
         "probability that a slot draws the operation and applies it, %",
         _heat(weights_KO, order),
     )
-    note = "by probability × application, summed over slots"
+    note = "by probability × application, summed over slots; the tick is where all start, undecided"
     if policy.parameters == "per_policy":
-        note += "; the most frequent magnitude, and how often it is that one"
+        note += "; m is the most frequent magnitude, with how often it is that one"
     ranked = markup.figure("Ranking", note, _ranking(policy, order, evidence))
     body = f"<div class='policy'>{heat}{ranked}</div>"
     return body + (_evidence(evidence, order, name) if evidence is not None else "")
+
+
+def heaviest(document: Mapping[str, Any], shown: int = 8) -> str:
+    """The top of the ranking, in little room."""
+    policy = Policy.from_json(document)
+    rows = [
+        [
+            _words(o),
+            _weight(policy, o),
+            " · ".join(words for words, _ in _readings(policy, o) if words),
+        ]
+        for o in _order(policy)[:shown]
+    ]
+    return markup.table(["Operation", "Weight, %", "Strength by slot"], rows, "numbers tight")
 
 
 def side_by_side(weights: Mapping[str, Mapping[str, float]]) -> str:
@@ -39,7 +57,7 @@ def side_by_side(weights: Mapping[str, Mapping[str, float]]) -> str:
         ]
         for op in order
     ]
-    return markup.table(["Operation", *weights], rows, "grid")
+    return markup.table(["Operation", *weights], rows, "grid narrow")
 
 
 def strength(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -63,13 +81,36 @@ def strength(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     return total_KOM.argmax(-1), share
 
 
+def certainty(evidence: Mapping[str, Any]) -> np.ndarray:
+    """(O,) the advantage of each operation, summed over slots, in its standard errors; nan where
+    it was never drawn.
+
+    Slots draw independently, so the errors add in squares.
+    """
+    mean_KO, error_KO = _arrays(evidence["operation"])
+    drawn_KO = np.isfinite(error_KO)
+    total_O = np.where(drawn_KO, mean_KO, 0).sum(0)
+    error_O = np.sqrt(np.where(drawn_KO, error_KO**2, 0).sum(0))
+    return np.divide(total_O, error_O, out=np.full_like(total_O, np.nan), where=error_O > 0)
+
+
+def _order(policy: Policy) -> list[int]:
+    return np.argsort(-policy.weights().sum(0).double().numpy(), kind="stable").tolist()
+
+
+def undecided(slots: int) -> float:
+    """The weight of every operation before anything is learned: drawn evenly, applied half the
+    time."""
+    return slots / len(NAMES) / 2
+
+
 def _heat(weights_KO: np.ndarray, order: list[int]) -> str:
-    largest = float(weights_KO.max())
+    darkest = max(float(weights_KO.max()), FULL * undecided(1))
     rows = [
         [
-            NAMES[o].replace("_", " "),
+            _words(o),
             *(
-                markup.heat_cell(w, largest, markup.percent(w, 1))
+                markup.heat_cell(w, darkest, markup.percent(w, 1))
                 for w in weights_KO[:, o].tolist()
             ),
         ]
@@ -78,72 +119,97 @@ def _heat(weights_KO: np.ndarray, order: list[int]) -> str:
     return markup.table(["", *(f"slot {k + 1}" for k in range(len(weights_KO)))], rows, "grid")
 
 
-def _ranking(policy: Policy, order: list[int], evidence: Mapping[str, Any] | None) -> str:
-    weight_O = policy.weights().sum(0).tolist()
-    magnitude_KO, share_KO = strength(policy)
-    slots = range(policy.slots)
+def _ranking(policy: Policy, order: Sequence[int], evidence: Mapping[str, Any] | None) -> str:
     rows = []
     for o in order:
-        readings = []
-        for k in slots:
-            magnitude = int(magnitude_KO[k, o])
-            words = describe(NAMES[o], magnitude, policy.ranges).partition(" of the ")[0]
-            words = words.removeprefix(NAMES[o].replace("_", " ")).strip()
-            often = "" if share_KO[k, o] > 0.995 else f" ({100 * share_KO[k, o]:.0f} %)"
-            note = f"<span class='weak'>m {magnitude}{often}</span>"
-            readings.append(f"{markup.text(words)} {note}" if words else "–")
-        length = round(40 * weight_O[o] / max(weight_O[order[0]], 1e-9))
-        row = [
-            NAMES[o].replace("_", " "),
-            f"{markup.percent(weight_O[o], 1)} <span class='bar' style='width:{length}px'></span>",
-            *readings,
-        ]
-        rows.append(
-            row + ([support(evidence, k, o) for k in slots] if evidence is not None else [])
+        readings = (
+            f"{words} <span class='weak'>{note}</span>" for words, note in _readings(policy, o)
         )
-    head = ["Operation", "Weight, %", *(f"Strength, slot {k + 1}" for k in slots)]
-    head += [f"Evidence, slot {k + 1}" for k in slots] if evidence is not None else []
-    return markup.table(head, rows, "numbers")
+        rows.append([_words(o), _weight(policy, o), *readings])
+    head = ["Operation", "Weight, %", *(f"Strength, slot {k + 1}" for k in range(policy.slots))]
+    if evidence is not None:
+        head.append("Evidence")
+        certainty_O = certainty(evidence)
+        for row, o in zip(rows, order, strict=True):
+            row.append(_sure(float(certainty_O[o])))
+    return markup.table(head, rows, "numbers tight")
 
 
-def support(evidence: Mapping[str, Any], slot: int, operation: int) -> str:
-    mean = evidence["operation"]["mean"][slot][operation]
-    error = evidence["operation"]["standard_error"][slot][operation]
-    if error is None:  # never drawn
-        return "–"
-    clear = "strong" if abs(mean) > 2 * error else "weak"
-    return f"<span class='{clear}'>{mean:+.3f} ± {error:.3f}</span>".replace("-", "−")
+def _words(operation: int) -> str:
+    return NAMES[operation].replace("_", " ")
+
+
+def _weight(policy: Policy, operation: int) -> str:
+    """A bar and the number."""
+    weight_O, start = policy.weights().sum(0), undecided(policy.slots)
+    full = max(float(weight_O.max()), FULL * start)
+    weight = float(weight_O[operation])
+    return f"{markup.bar(weight / full, start / full)} {markup.percent(weight, 1)}"
+
+
+def _readings(policy: Policy, operation: int) -> list[tuple[str, str]]:
+    """For each slot what its magnitude means, and which it is; nothing where it means nothing."""
+    magnitude_KO, share_KO = strength(policy)
+    readings = []
+    for magnitude, share in zip(magnitude_KO[:, operation], share_KO[:, operation], strict=True):
+        words = describe(NAMES[operation], int(magnitude), policy.ranges).partition(" of the ")[0]
+        words = words.removeprefix(_words(operation)).strip()
+        often = "" if share > 0.995 else f" ({100 * share:.0f} %)"
+        readings.append((markup.text(words), f"m {magnitude}{often}") if words else ("", ""))
+    return readings
+
+
+def _sure(certainty: float) -> str:
+    if not np.isfinite(certainty):
+        return "<span class='weak'>never drawn</span>"
+    look = "strong" if abs(certainty) > plots.CLEAR else "weak"
+    return f"<span class='{look}'>{certainty:+.1f} SE</span>".replace("-", "−")
+
+
+def _arrays(part: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard errors; null, a choice that was never drawn, becomes nan."""
+    return np.array(part["mean"], float), np.array(part["standard_error"], float)
 
 
 def _evidence(evidence: Mapping[str, Any], order: list[int], name: str) -> str:
-    def arrays(key: str) -> tuple[np.ndarray, np.ndarray]:
-        # float: null, a choice that was never drawn, becomes NaN and draws nothing.
-        part = evidence[key]
-        return np.array(part["mean"], float), np.array(part["standard_error"], float)
-
-    unit = "standard deviations of the reward"
     chosen = markup.figure(
-        "Evidence for an operation",
-        "mean advantage of drawing it, ± standard error; right of zero is for it",
-        plots.intervals(f"{name}-chosen", *arrays("operation"), order, unit),
+        "Drawing an operation",
+        "right of zero: the reward is higher than the slot's average",
+        plots.intervals(f"{name}-chosen", *_arrays(evidence["operation"]), order),
     )
     applied = markup.figure(
-        "Evidence for applying it",
-        "mean advantage of applied minus not applied, ± standard error",
-        plots.intervals(f"{name}-applied", *arrays("applied"), order, unit),
+        "Applying it, once drawn",
+        "right of zero: the reward is higher applied than not",
+        plots.intervals(f"{name}-applied", *_arrays(evidence["applied"]), order),
     )
-    means, errors = arrays("magnitude")
+    means, errors = _arrays(evidence["magnitude"])
     levels = "".join(
         markup.figure(
             f"Magnitudes, slot {k + 1}",
-            "evidence in its standard errors; purple is for it, orange against, beyond ±2 is clear",
+            "in standard errors; purple is for it, orange against, beyond ±2 is clear",
             plots.magnitudes(f"{name}-magnitude{k}", means[k], errors[k]),
         )
         for k in range(len(means))
     )
     return (
-        "<h3>How sure the search is</h3><p class='lead'>Bold figures in the ranking are more than "
-        "two standard errors from zero; chance alone puts one entry in twenty there.</p>"
+        f"<h3>More than chance?</h3><p class='lead'>{_reading(evidence)}</p>"
         f"<div class='pair'>{chosen}{applied}</div>"
         + markup.details("Evidence for each magnitude", f"<div class='pair'>{levels}</div>")
+    )
+
+
+def _reading(evidence: Mapping[str, Any]) -> str:
+    """How to read the evidence, and how much of it chance would give."""
+    mean_KO, error_KO = _arrays(evidence["operation"])
+    clear, drawn = (
+        int((abs(mean_KO) > plots.CLEAR * error_KO).sum()),
+        int(np.isfinite(error_KO).sum()),
+    )
+    return (
+        "The search pays a policy by how much training on it lowers the validation loss: the "
+        "reward. Shown is how far each choice moves the reward, in the reward's standard "
+        "deviations, ± 1 standard error (SE, thick) and ± 2 (thin); pale is what two standard "
+        "errors do not tell from chance. Of the operations "
+        f"in their slots, <b>{clear} of {drawn}</b> are clear; chance alone would make about "
+        f"{0.0455 * drawn:.1f} so. Evidence in the ranking adds the slots."
     )

@@ -146,6 +146,10 @@ class Run:
             provenance=read_document(path / "provenance.json"),
         )
 
+    def result_path(self) -> Path:
+        """Where a search leaves what it found, as search_path() of its trainings names it."""
+        return (self.path / "result.json").resolve()
+
     def search_path(self) -> Path | None:
         """The result.json that the trainings took their architecture and policy from."""
         named = self.comparison["search"] if self.comparison is not None else None

@@ -1,7 +1,7 @@
-"""The parts of one run's report, each a section of the page."""
+"""The parts of a report: of a search, of the trainings of what it found, or of both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,61 +15,90 @@ from daas_dist.space import KINDS, Genotype, edge_indices
 LISTED = 20
 """Class names that are shown; ImageNet has a thousand."""
 
+Part = tuple[str, str, str]
+"""Name, title and HTML."""
 
-def sections(run: Run, name: str) -> list[tuple[str, str, str]]:
-    """Name, title and HTML of every part of a run; `name` makes ids unique on the page."""
+
+def sections(runs: Sequence[Run], name: str) -> list[Part]:
+    """Every part of one run, or of a search and its training, the answers first; `name` makes ids
+    unique on the page."""
     made: list[tuple[str, str, str, str]] = []
-    genotype = genotype_of(run)
-    if run.is_search:
+    searches = [run for run in runs if run.is_search]
+    for run in searches:
+        genotype = genotype_of(run)
         if genotype is not None:
-            made.append(("cells", "Cells", _cells_lead(run), _cells(run, genotype, name)))
-        found = run.result["policy"] if run.result is not None else None
-        if run.result is not None and found is not None:
-            made.append(("policy", "Policy", _policy_lead(found),
-                         policy.view(found, run.result["evidence"], name)))  # fmt: skip
-            made.append(("samples", "Samples", "", _samples(run)))
+            title = "What was found" if run.result is not None else "Where the search stands"
+            made.append(("found", title, "", _found(run, genotype, name)))
+    for run in runs:
+        if run.is_training:
+            body = trainings.view({"": run}, {"": ""}, name)
+            made.append(("training", "Against the baselines", _training_lead(run, runs), body))
+    for run in searches:
+        document = run.result["policy"] if run.result is not None else None
+        if run.result is not None and document is not None:
+            made.append(("policy", "The policy in full", _policy_lead(document),
+                         policy.view(document, run.result["evidence"], name)))  # fmt: skip
+            made.append(("samples", "Images under the policy", "", _samples(run)))
         if run.metrics:
             made.append(("curves", "The search over time", _curves_lead(run), _curves(run, name)))
-    if run.is_training:
-        origin = run.search_path()
-        lead = "Networks trained from scratch, architecture / policy."
-        if origin is not None:
-            lead += f" What was found comes from <code>{text(origin)}</code>."
-        made.append(("training", "Training", lead, trainings.view({"": run}, {"": ""}, name)))
-    made.append(("run", "Configuration and provenance", "", _provenance(run)))
+    for position, run in enumerate(runs):
+        title = f"How {run.name} was run" if len(runs) > 1 else "How it was run"
+        made.append((f"run{position}", title, "", _provenance(run)))
     return [
         (key, title, section(f"{name}-{key}", title, lead, body)) for key, title, lead, body in made
     ]
 
 
-def _cells_lead(run: Run) -> str:
-    inputs = (
-        "c<sub>k−1</sub> and c<sub>k−2</sub> are the two cells before, 2 to 5 the nodes, "
-        "c<sub>k</sub> their concatenation."
-    )
-    return inputs if run.result is not None else f"As the search stands now. {inputs}"
+def _found(run: Run, genotype: Genotype, name: str) -> str:
+    """Both cells, and the top of the policy beside them if one was searched too."""
+    figures = cells.figures(genotype, name)
+    if run.result is not None and run.result["policy"] is not None:
+        figures += markup.figure(
+            "Policy",
+            "how often an operation is drawn and applied; the tick is where all start",
+            policy.heaviest(run.result["policy"]),
+        )
+    below = (
+        "<p class='lead'>A cell reads the two cells before it; each of its nodes 2 to 5 adds two "
+        "operations on what comes before; cell k is the nodes concatenated. The network stacks "
+        "normal cells, with a reduction cell at one and two thirds of its depth.</p>"
+    ) + cells.legend()
+    if run.result is not None and run.result["alpha"] is not None:
+        below += _edges(run.result, genotype, name)
+    return f"<div class='found'>{figures}</div>{below}"
 
 
-def _cells(run: Run, genotype: Genotype, name: str) -> str:
-    body = cells.legend() + f"<div class='pair'>{cells.figures(genotype, name)}</div>"
-    if run.result is None or run.result["alpha"] is None:
-        return body
+def _edges(result: Mapping, genotype: Genotype, name: str) -> str:
     grids = "".join(
         markup.figure(
             cells.TITLES[kind],
             "operation probabilities of each edge, %, and the β of the edge; ● is kept",
-            plots.edge_choices(
+            "<div class='scroll' tabindex='0'>"
+            + plots.edge_choices(
                 f"{name}-edges-{kind}",
-                np.array(run.result["alpha"][k]),
-                np.array(run.result["beta"][k]),
+                np.array(result["alpha"][k]),
+                np.array(result["beta"][k]),
                 edge_indices(genotype.cell(kind)),
-            ),
+            )
+            + "</div>",
+            "wide",
         )
         for k, kind in enumerate(KINDS)
     )
-    return body + markup.details(
+    return markup.details(
         "How decided it was: all fourteen edges", f"<div class='pair'>{grids}</div>"
     )
+
+
+def _training_lead(run: Run, shown: Sequence[Run]) -> str:
+    lead = (
+        "Networks trained from scratch, named architecture / policy. What was found is trained "
+        "beside networks in which one part is replaced."
+    )
+    origin = run.search_path()
+    if origin is not None and not any(origin == other.result_path() for other in shown):
+        lead += f" What was found comes from <code>{text(origin)}</code>."
+    return lead
 
 
 def _policy_lead(found: Mapping) -> str:
@@ -80,7 +109,8 @@ def _policy_lead(found: Mapping) -> str:
     }[found["parameters"]]
     ranges = {"autoaugment": "AutoAugment's", "dada": "DADA's"}[found["ranges"]]
     return (
-        f"{found['slots']} operations in a row; {tied}. Magnitudes m 0 to 9 over {ranges} ranges."
+        f"Each image gets {found['slots']} operations in a row, one from each slot; {tied}. A "
+        f"strength is one of ten magnitudes, m 0 to 9, over {ranges} ranges."
     )
 
 
@@ -104,20 +134,20 @@ def _curves_lead(run: Run) -> str:
 def _curves(run: Run, name: str) -> str:
     rows = run.metrics
     drawn = [markup.figure(*each) for each in pictures.search_curves(rows, name)]
-    stacks = [
+    if rows[-1]["policy_weight"] is not None:
+        weights = pictures.policy_weights(f"{name}-weights", rows)
+        note = "probability × application, summed over slots; the six heaviest are named"
+        drawn.append(markup.figure("Operations of the policy", note, weights))
+    drawn += [
         markup.figure(
             f"Operations of the {cells.TITLES[kind].lower()}",
-            "expected share of the edges that are kept",
+            "expected share of the kept edges; skip connections that take over are a known failure",
             pictures.shares(f"{name}-share-{kind}", rows, kind),
         )
         for kind in KINDS
         if pictures.known(rows, "skip_share", kind)
     ]
-    if rows[-1]["policy_weight"] is not None:
-        weights = pictures.policy_weights(f"{name}-weights", rows)
-        note = "the six heaviest are named, summed over slots"
-        drawn.append(markup.figure("Operations of the policy", note, weights))
-    return f"<div class='pair'>{''.join([*drawn, *stacks])}</div>"
+    return f"<div class='trio'>{''.join(drawn)}</div>"
 
 
 def _provenance(run: Run) -> str:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from daas_dist.report import markup, pictures, plots
-from daas_dist.report.compare import Group, baseline, difference, groups
+from daas_dist.report.compare import Group, difference, groups, leading, rivals
 from daas_dist.report.record import Run, Training
 
 WORDS = {
@@ -23,9 +23,9 @@ def label(group: Group) -> str:
     return f"{key}{WORDS.get(group.architecture, '?')} / {WORDS.get(group.policy, '?')}"
 
 
-def gain(group: Group, other: Group) -> str:
-    """+0.41 ± 0.12, in points, with its standard error."""
-    mean, error = difference(group, other)
+def lead(best: Group, other: Group) -> str:
+    """+0.41 ± 0.12: how many points best is ahead of other, with the standard error."""
+    mean, error = difference(best, other)
     shown = f"{100 * mean:+.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
     return shown.replace("-", "−")
 
@@ -43,35 +43,29 @@ def view(runs: Mapping[str, Run], searches: Mapping[str, str], name: str) -> str
         for group in ranked
     ]
     styles = dict(zip(runs, itertools.cycle(("-", "--", ":", "-.")), strict=False))
-    pair = [
-        markup.figure(
-            f"Test accuracy, {which} epoch",
-            note,
-            plots.dots(
-                f"{name}-{which}",
-                [label(group) for group in ranked],
-                [[100 * getattr(row, which) for row in group.rows] for group in ranked],
-                [_percent(getattr(group, which)()) for group in ranked],
-                hues,
-                "test accuracy, %",
-            ),
-        )
-        for which, note in (
-            ("last", "architecture / policy; a dot a seed, mean and ± one standard deviation"),
-            ("best", "chosen on the test images, so optimistic: as the peers report it"),
-        )
-    ]
-    body = f"<div class='pair'>{''.join(pair)}</div>" + _table(ranked, searches)
     series = [
-        (label(group), hue, styles[group.key], _metrics(runs[group.key], group))
+        (hue, styles[group.key], _metrics(runs[group.key], group))
         for group, hue in zip(ranked, hues, strict=True)
     ]
-    drawn = [each for each in series if each[-1]]
-    if drawn:
-        chart = pictures.training_curves(f"{name}-curves", drawn)
-        note = "a line a seed; the steep start is cut off"
-        body += markup.figure("Over the epochs", note, chart, "half")
-    return body
+    pictured = markup.figure(
+        "Test accuracy, last epoch",
+        "architecture / policy; a dot a seed, a bar their mean, ± one standard deviation",
+        plots.dots(
+            f"{name}-last",
+            [label(group) for group in ranked],
+            [[100 * row.last for row in group.rows] for group in ranked],
+            [_percent(group.last()) for group in ranked],
+            hues,
+            "test accuracy, %",
+        ),
+    )
+    if any(trainings for _, _, trainings in series):
+        pictured += markup.figure(
+            "Over the epochs",
+            "in the same colours, a line a seed; the steep start is cut off",
+            pictures.training_curves(f"{name}-curves", series),
+        )
+    return f"<div class='pair'>{pictured}</div>" + _table(ranked, searches)
 
 
 def _percent(figures: tuple[float, float | None]) -> tuple[float, float | None]:
@@ -91,7 +85,8 @@ def _table(ranked: Sequence[Group], searches: Mapping[str, str]) -> str:
     several = any(searches.values())
     rows = []
     for group in ranked:
-        other = baseline(group, ranked)
+        best = leading([other for other in ranked if other.key == group.key])
+        behind = best is not None and group in rivals(best, ranked)
         costs = {(row.parameters, row.multiply_adds) for row in group.rows if row.parameters}
         parameters, multiply_adds = next(iter(costs)) if len(costs) == 1 else (None, None)
         seconds = [row.seconds for row in group.rows if row.seconds is not None]
@@ -100,23 +95,25 @@ def _table(ranked: Sequence[Group], searches: Mapping[str, str]) -> str:
             markup.text(WORDS.get(group.policy, group.policy)) + _unfinished(group),
             str(len(group.rows)),
             markup.percent_spread(group.last()),
+            lead(best, group) if best is not None and behind else "–",
             markup.percent_spread(group.best()),
-            gain(group, other) if other is not None else "–",
             markup.amount(parameters) if parameters else "–",
             markup.amount(multiply_adds) if multiply_adds else "–",
             markup.duration(sum(seconds) / len(seconds)) if seconds else "–",
         ]
         rows.append([searches[group.key], *row] if several else row)
-    head = ["Architecture", "Policy", "Seeds", "Last epoch", "Best epoch",
-            "Gain over<br>default policy", "Parameters", "Multiply-adds",
-            "Time each"]  # fmt: skip
+    head = ["Architecture", "Policy", "Seeds", "Last epoch", "found / found<br>is ahead by",
+            "Best epoch", "Parameters", "Multiply-adds", "Time each"]  # fmt: skip
     note = (
-        "<p class='lead'>± after an accuracy is the standard deviation over seeds; the gain is in "
-        "percentage points of the last epoch, ± its standard error (paired by seed where the seeds "
-        "agree).</p>"
+        "<p class='lead'>± after an accuracy is the standard deviation over seeds. What found / "
+        "found is ahead by is in percentage points of the last epoch, ± the standard error of the "
+        "difference (paired by seed where the seeds agree). The best epoch is chosen on the test "
+        "images, so it is optimistic; peers report it.</p>"
     )
-    return f"<h3>In numbers</h3>{note}" + markup.table(
-        ["Search", *head] if several else head, rows, "numbers tight"
+    return (
+        "<h3>In numbers</h3>"
+        + note
+        + markup.table(["Search", *head] if several else head, rows, "numbers tight")
     )
 
 
