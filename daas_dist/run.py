@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from daas_dist import checkpoint, models
+from daas_dist import board, checkpoint, models
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import Images, cifar, digest, fashion_mnist, folder, limit, measure, split
@@ -106,6 +106,8 @@ def build_network(config: Config, classes: int) -> nn.Module:
 
 def open_run_dir(config: Config) -> Path:
     """The run directory; it freezes the configuration, or holds the same one already."""
+    if config.tensorboard:
+        board.require()
     name = f"{config.stage}-{datetime.now():%Y%m%d-%H%M%S}"
     run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
     frozen = run_dir / "config.yaml"
@@ -158,7 +160,7 @@ def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
         place(device, mesh),
     )
     mesh.barrier()
-    log = RunLog(run_dir) if mesh.leads else None
+    log = RunLog(run_dir, config.tensorboard) if mesh.leads else None
     _resume(search, mesh, run_dir / "checkpoints", log)
     if log is not None:
         write_json(run_dir / "provenance.json", provenance(sys.argv, device, digest(data.train)))

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import torch
 
+from daas_dist.board import Board
+
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 ENDINGS = ("DONE", "FAILED")
@@ -35,15 +37,21 @@ GIT_SECONDS = 30
 class RunLog:
     """Appends to the metrics and events of one run directory, which is made if it is missing."""
 
-    def __init__(self, run_dir: Path | str) -> None:
+    def __init__(self, run_dir: Path | str, tensorboard: bool = False) -> None:
         self.run_dir = Path(run_dir)
+        self._tensorboard = tensorboard
+        self._board: Board | None = None
         self.run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVENTS):
             _mend(self.run_dir / name)
 
     def metric(self, record: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl, and the same numbers for TensorBoard."""
+        if self._tensorboard and self._board is None:  # not earlier: a resume drops lines first
+            self._board = Board(self.run_dir, read_metrics(self.run_dir))
         _append(self.run_dir / METRICS, record)
+        if self._board is not None:
+            self._board.add(record)
 
     def event(self, name: str, **details: Any) -> None:
         """One line of events.jsonl: the time, the event, then its details."""

@@ -124,7 +124,7 @@ def _train(
     folder = run_dir / "trainings" / row.name
     training = Training(config, data, row, device)
     training.load(folder / "checkpoints")
-    log = RunLog(folder)
+    log = RunLog(folder, config.tensorboard)
     log.truncate_after(training.epoch, "epoch")
     while training.epoch < config.train.epochs:
         if stop.raised:

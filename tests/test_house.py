@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
-    {"augment", "space", "rng"},
+    {"augment", "space", "rng", "board"},
     {"policy"},
     {"daas", "transform"},
     {"estimators"},
