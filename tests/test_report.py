@@ -128,6 +128,17 @@ def test_the_ranking_is_the_policys_with_its_evidence(both: tuple[Path, Page]) -
     assert f"{clear} of 30 are clear; chance alone would make about 1.4" in page.text
 
 
+def test_a_policy_that_did_not_move_is_not_said_to_be_led(search_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(search_dir, path)
+    result = json.loads((path / "result.json").read_text())
+    leader = result["policy"]["ranking"][0]
+    assert f"led by {leader['operation'].replace('_', ' ')} and" in read([path]).text
+    leader["weight"] = 0.099  # of two slots: undecided is 2 / 15 / 2
+    (path / "result.json").write_text(json.dumps(result))
+    assert "to 9.9 % from 6.7 %" in read([path]).text
+
+
 def test_evidence_that_was_never_gathered_is_told_as_such() -> None:
     part = {"mean": [[0.3, 0.1], [0.1, 0.2]], "standard_error": [[0.1, None], [None, None]]}
     found = policy.certainty({"operation": part}).tolist()

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from daas_dist.report import cells, markup, trainings
+from daas_dist.report import cells, markup, policy, trainings
 from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
 from daas_dist.report.record import Row, Run
 from daas_dist.space import Genotype
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+DECIDED = 1.5
+"""Times its undecided weight that the first operation of a policy has, if it is said to lead."""
 MOBILE = 600e6
 """Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
@@ -99,15 +101,22 @@ def _search_sentence(run: Run) -> str:
             f"({operations.count(common)} of {len(operations)} edges)"
         )
     if run.result["policy"] is not None:
-        first, second = (
-            row["operation"].replace("_", " ") for row in run.result["policy"]["ranking"][:2]
-        )
-        found.append(f"a policy led by {text(first)} and {text(second)}")
+        found.append(_policy_led_by(run.result["policy"]))
     took, name = markup.duration(telemetry["seconds"]), DATA.get(data["name"], data["name"])
     return (
         f"In {took} on {text(name)}, the search settled on "
         f"{' and '.join(found) or 'nothing that it was asked for'}."
     )
+
+
+def _policy_led_by(document: Row) -> str:
+    first, second = document["ranking"][:2]
+    names = [text(row["operation"].replace("_", " ")) for row in (first, second)]
+    start = policy.undecided(document["slots"])
+    if first["weight"] < DECIDED * start:
+        shown = f"{markup.percent(first['weight'], 1)} % from {markup.percent(start, 1)} %"
+        return f"a policy that is hardly decided yet ({names[0]} rose furthest, to {shown})"
+    return f"a policy led by {names[0]} and {names[1]}"
 
 
 def _training_sentence(best: Group, among: Sequence[Group]) -> str:
@@ -127,9 +136,9 @@ def _training_sentence(best: Group, among: Sequence[Group]) -> str:
     return f"{sentence}.".replace(" ± ", "\u00a0±\u00a0")
 
 
-def _policy_words(policy: str) -> str:
+def _policy_words(name: str) -> str:
     named = {"found": "the found policy", "default": "the default policy", "none": "no policy"}
-    return named.get(policy, trainings.WORDS.get(policy, "another policy"))
+    return named.get(name, trainings.WORDS.get(name, "another policy"))
 
 
 def _rival(best: Group, group: Group) -> str:
