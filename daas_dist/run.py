@@ -125,12 +125,18 @@ def open_run_dir(config: Config) -> Path:
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; a run looks at it between two steps."""
+    """Raised by SIGTERM or SIGINT while entered; a run looks at it between two steps."""
 
     def __init__(self) -> None:
         self.raised = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._raise)
+
+    def __enter__(self) -> "StopFlag":
+        self._before = {n: signal.signal(n, self._raise) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _raise(self, _number: int, _frame: object) -> None:
         self.raised = True
@@ -141,14 +147,14 @@ def run_search(config: Config) -> Path:
     device = choose_device(config.device)
     mesh = connect(device)
     try:
-        return _run_search(config, mesh, device)
+        with StopFlag() as stop:
+            return _run_search(config, mesh, device, stop)
     finally:
         mesh.close()
 
 
-def _run_search(config: Config, mesh: Mesh, device: str) -> Path:
+def _run_search(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:
     run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
-    stop = StopFlag()
     data = load_data_in_turn(config, mesh)
     train, val = split(data.train, 1 - config.data.val_share, config.seed)
     fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None

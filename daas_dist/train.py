@@ -76,16 +76,16 @@ def run_training(config: Config) -> Path:
     device = choose_device(config.device)
     mesh = connect("cpu", PATIENCE)  # ranks on GPUs too exchange nothing but the finished rows
     try:
-        return _run_training(config, mesh, device)
+        with StopFlag() as stop:
+            return _run_training(config, mesh, device, stop)
     finally:
         mesh.close()
 
 
-def _run_training(config: Config, mesh: Mesh, device: str) -> Path:
+def _run_training(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:
     if config.train.result is not None:
         read(config.train.result)  # a wrong file fails here, before anything is written
     run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
-    stop = StopFlag()
     data = load_data_in_turn(config, mesh)
     log = RunLog(run_dir) if mesh.leads else None
     if log is not None:

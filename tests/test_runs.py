@@ -1,38 +1,31 @@
-"""Whole runs through the command line: the same bits after a stop, and on two ranks."""
+"""Whole searches through the command line: the same bits after a stop, a kill, and on two ranks."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 import daas_dist
-from daas_dist.data import FASHION_MNIST_ROOT
 
-pytestmark = pytest.mark.skipif(
-    not FASHION_MNIST_ROOT.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
-)
-STAGE = ["stage=search_fashion", "preset=tiny", "data.limit=128", "search.joint_epochs=1"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def start(*words: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", *words], env=ENVIRONMENT)
+pytestmark = needs_fashion_mnist
+STAGE = (
+    "daas_dist", "stage=search_fashion", "preset=tiny", "data.limit=128", "search.joint_epochs=1",
+    "search.checkpoint_every=3",
+)  # fmt: skip
 
 
 def found(run_dir: Path) -> dict[str, object]:
-    result = json.loads((run_dir / "result.json").read_text())
+    result = read(run_dir / "result.json")
     return {key: result[key] for key in ("genotype", "policy", "alpha", "beta", "evidence")}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    assert start("daas_dist", *STAGE, f"run_dir={run_dir}").wait() == 0
+    finish(*STAGE, f"run_dir={run_dir}")
     return run_dir
 
 
@@ -47,28 +40,33 @@ def test_a_run_leaves_all_that_it_promises(undisturbed: Path) -> None:
 
 
 def test_two_ranks_find_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "daas_dist"]
-    assert start(*words, *STAGE, f"run_dir={tmp_path / 'two'}").wait() == 0
+    output = finish(*TWO_RANKS, *STAGE, f"run_dir={tmp_path / 'two'}")
     assert found(tmp_path / "two") == found(undisturbed)
+    assert output.count("normal cell:") == 1  # one rank tells
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "stopped"
-    words = ["daas_dist", *STAGE, f"run_dir={run_dir}"]
-    process = start(*words)
-    until = time.monotonic() + 60
-    while not (run_dir / "metrics.jsonl").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 0
+@pytest.mark.parametrize(
+    ("number", "when", "status"),
+    [
+        (signal.SIGTERM, "metrics.jsonl", 0),
+        (signal.SIGKILL, "checkpoints/step_00000003", -signal.SIGKILL),
+    ],
+)
+def test_a_disturbed_run_resumes_to_the_same_bits(
+    undisturbed: Path, tmp_path: Path, number: int, when: str, status: int
+) -> None:
+    run_dir = tmp_path / "disturbed"
+    words = *STAGE, f"run_dir={run_dir}"
+    returned, _ = disturb(number, run_dir / when, *words)
+    assert returned == status
     assert not (run_dir / "DONE").exists()
-    assert start(*words).wait() == 0
+    finish(*words)
     assert found(run_dir) == found(undisturbed)
-    steps = [
-        json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()
-    ]
-    whole = (undisturbed / "metrics.jsonl").read_text().splitlines()
-    assert steps == [json.loads(line)["step"] for line in whole]
+    assert "resumed" in column(run_dir / "events.jsonl", "event")
+    steps = column(run_dir / "metrics.jsonl", "step")
+    assert steps == column(undisturbed / "metrics.jsonl", "step")
+    losses = column(run_dir / "metrics.jsonl", "train_loss")
+    assert losses == column(undisturbed / "metrics.jsonl", "train_loss")
 
 
 def test_a_wrong_key_fails_at_the_door(tmp_path: Path) -> None:

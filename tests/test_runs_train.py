@@ -1,68 +1,43 @@
 """Trainings through the command line: dealt over ranks, stopped, killed, always the same rows."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import results
+from runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
-from daas_dist.data import FASHION_MNIST_ROOT
-
-pytestmark = pytest.mark.skipif(
-    not FASHION_MNIST_ROOT.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
-)
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+pytestmark = needs_fashion_mnist
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Three rows of three epochs."""
     searched = results.save(tmp_path_factory.mktemp("searched"))
-    return [
+    return (
         "daas_dist", "stage=train_fashion", "preset=tiny", f"train.result={searched}",
         "train.compare=[found/found, random/none, found/trivial_augment]", "train.epochs=3",
         "train.drop_path=0.3", "data.limit=64", "data.test_limit=96",
-    ]  # fmt: skip
-
-
-def start(run_dir: Path, words: list[str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", *words, f"run_dir={run_dir}"]
-    return subprocess.Popen(command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE)
-
-
-def finish(run_dir: Path, words: list[str]) -> str:
-    process = start(run_dir, words)
-    output, _ = process.communicate()
-    assert process.returncode == 0
-    return output
+    )  # fmt: skip
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
-    document = json.loads((run_dir / "comparison.json").read_text())
+    document = read(run_dir / "comparison.json")
     return [{k: v for k, v in row.items() if k != "seconds"} for row in document["rows"]]
 
 
 def epochs(run_dir: Path) -> dict[str, list[int]]:
     """The epochs in the metrics of each training."""
     files = sorted((run_dir / "trainings").glob("*/metrics.jsonl"))
-    return {
-        file.parent.name: [json.loads(line)["epoch"] for line in file.read_text().splitlines()]
-        for file in files
-    }
+    return {file.parent.name: column(file, "epoch") for file in files}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, stage: list[str]) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, stage: tuple[str, ...]) -> Path:
     """All rows by one process, undisturbed."""
     run_dir = tmp_path_factory.mktemp("runs") / "alone"
-    assert "random architecture, none policy" in finish(run_dir, stage)
+    assert "random architecture, none policy" in finish(*stage, f"run_dir={run_dir}")
     return run_dir
 
 
@@ -74,31 +49,27 @@ def test_a_training_leaves_all_that_it_promises(alone: Path) -> None:
     assert len({row["last"] for row in rows(alone)} | {row["best"] for row in rows(alone)}) > 1
 
 
-def test_two_ranks_train_the_same_rows(alone: Path, stage: list[str], tmp_path: Path) -> None:
-    output = finish(tmp_path / "two", [*TORCHRUN, *stage])
+def test_two_ranks_train_the_same_rows(alone: Path, stage: tuple[str, ...], tmp_path: Path) -> None:
+    output = finish(*TWO_RANKS, *stage, f"run_dir={tmp_path / 'two'}")
     assert rows(tmp_path / "two") == rows(alone)
     assert epochs(tmp_path / "two") == epochs(alone)
     assert output.count("random architecture, none policy") == 1  # one rank tells
 
 
 def test_a_killed_and_a_stopped_training_end_with_the_same_rows(
-    alone: Path, stage: list[str], tmp_path: Path
+    alone: Path, stage: tuple[str, ...], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "disturbed"
     for name, number, status in (
         ("found-found-seed0", signal.SIGKILL, -signal.SIGKILL),
         ("random-none-seed0", signal.SIGTERM, 0),
     ):
-        process = start(run_dir, stage)
-        written, until = run_dir / "trainings" / name / "metrics.jsonl", time.monotonic() + 60
-        while not written.exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(number)
-        output, _ = process.communicate()
-        assert process.returncode == status
+        when = run_dir / "trainings" / name / "metrics.jsonl"
+        returned, output = disturb(number, when, *stage, f"run_dir={run_dir}")
+        assert returned == status
         assert not (run_dir / "DONE").exists()
     assert f"run_dir={run_dir} goes on" in output
     assert rows(run_dir) == rows(alone)[:1]
-    finish(run_dir, stage)
+    finish(*stage, f"run_dir={run_dir}")
     assert rows(run_dir) == rows(alone)
     assert epochs(run_dir) == epochs(alone)
