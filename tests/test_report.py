@@ -196,6 +196,16 @@ def test_a_run_without_a_result(tmp_path: Path, state: str, done: float, said: s
     assert "skip share above one half" in page.text, "its warning"
 
 
+def test_a_stopped_run_is_told_from_a_running_one(tmp_path: Path) -> None:
+    path = fake_run.search(tmp_path / "run", state="in progress", done=0.6, lines=30)
+    with (path / "events.jsonl").open("a") as file:
+        file.write('{"time": 2.0, "event": "stopped", "step": 6000}\n')
+        file.write('{"time": 2.5, "event": "checkpointed", "step": 6000}\n')
+    page = read([path])
+    assert "run stopped" in page.text and "stands at epoch 30 of 50" in page.text
+    assert "stopped and can be resumed" in page.text and "in progress" not in page.text
+
+
 @pytest.mark.parametrize(
     ("target", "absent", "present"),
     [

@@ -2,14 +2,18 @@
 
 import io
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import fake_run
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from daas_dist import watch
+from daas_dist.report import panels
 from daas_dist.report.record import Row, read_rows
 
 
@@ -30,7 +34,7 @@ def rows_of(tmp_path: Path, done: float = 0.6) -> list[Row]:
 
 def test_a_row_of_a_search_is_one_line(tmp_path: Path) -> None:
     row = rows_of(tmp_path)[-1]
-    line = watch.plain_line(row, left=3725)
+    line = panels.plain_line(row, left=3725)
     assert "\n" not in line
     assert "epoch 30/50 | joint step 6000/10000" in line
     assert f"loss {row['train_loss']:.3f} val {row['val_loss']:.3f}" in line
@@ -40,7 +44,7 @@ def test_a_row_of_a_search_is_one_line(tmp_path: Path) -> None:
 def test_a_row_of_a_training_is_one_line(tmp_path: Path) -> None:
     path = fake_run.training(tmp_path / "train", epochs=8)
     row = read_rows(path / "trainings/found-found-seed1/metrics.jsonl")[0][-1]
-    assert f"test {100 * row['test_accuracy']:.1f}%" in watch.plain_line(row)
+    assert f"test {100 * row['test_accuracy']:.1f}%" in panels.plain_line(row)
 
 
 def test_time_left_is_at_the_pace_of_the_phase_without_the_pauses() -> None:
@@ -49,9 +53,9 @@ def test_time_left_is_at_the_pace_of_the_phase_without_the_pauses() -> None:
     rows: list[Row] = [
         {"step": step, "steps": 1000, "time": time, "phase": phase} for step, time, phase in moments
     ]
-    assert watch.seconds_left(rows) == pytest.approx(400 * 2.0)
-    assert watch.seconds_left(rows[:2]) == pytest.approx(800 * 0.5)
-    assert watch.seconds_left(rows[:1]) is None and watch.seconds_left([]) is None
+    assert panels.seconds_left(rows) == pytest.approx(400 * 2.0)
+    assert panels.seconds_left(rows[:2]) == pytest.approx(800 * 0.5)
+    assert panels.seconds_left(rows[:1]) is None and panels.seconds_left([]) is None
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])
@@ -60,13 +64,12 @@ def test_the_panel_of_a_search_fits_and_tells_the_leading_operations(
 ) -> None:
     rows = rows_of(tmp_path)
     console, written = terminal(width)
-    events = [{"time": 1.0, "event": "warning", "message": "skip share above one half"}]
-    console.print(watch.render(rows, events, {"name": "[red]a run[/]", "silent": 900.0}))
+    console.print(panels.search_panel("[red]a run[/]", rows, notes=[Text("skip [b]share[/]")]))
     shown = written.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     leader = max(rows[-1]["policy_weight"], key=lambda op: rows[-1]["policy_weight"][op])
     assert leader.replace("_", " ")[:8] in shown
-    for words in ("[red]a run[/]", "epoch 30 of 50", "skip share", "nothing written for 15 min"):
+    for words in ("[red]a run[/]", "epoch 30 of 50", "skip [b]share[/]"):
         assert words in shown
 
 
@@ -75,27 +78,61 @@ def test_a_search_for_one_thing_is_shown(tmp_path: Path, target: str) -> None:
     path = fake_run.narrow(fake_run.search(tmp_path / "run", lines=10), target)
     rows, _ = read_rows(path / "metrics.jsonl")
     console, written = terminal()
-    console.print(watch.render(rows, [], {"name": "run"}))
+    console.print(panels.search_panel("run", rows))
     assert ("normal cell" in written.getvalue()) == (target == "architecture")
-    assert "epoch 50/50" in watch.plain_line(rows[-1])
+    assert "epoch 50/50" in panels.plain_line(rows[-1])
 
 
 def test_a_run_without_rows_is_starting() -> None:
     console, written = terminal()
-    console.print(watch.render([], [], {"name": "new"}))
+    console.print(panels.search_panel("new", []))
     assert "No metrics yet" in written.getvalue()
+
+
+def test_the_policy_of_a_warm_up_is_not_shown(tmp_path: Path) -> None:
+    for done, shown in ((0.2, False), (0.6, True)):
+        path = fake_run.search(tmp_path / str(done), state="in progress", done=done, lines=30)
+        console, written = terminal()
+        console.print(panels.search_panel("run", read_rows(path / "metrics.jsonl")[0]))
+        assert ("policy" in written.getvalue()) == shown
+
+
+def test_of_many_trainings_those_under_way_are_shown(tmp_path: Path) -> None:
+    path = fake_run.training(tmp_path / "train", epochs=8)
+    row = read_rows(path / "trainings/found-found-seed1/metrics.jsonl")[0][-1]
+    trainings = {f"network-{n}": [row] for n in range(30)} | {"late": [{**row, "epoch": 3}]}
+    console, written = terminal(80)
+    console.print(panels.trainings_panel("run", trainings | {"new": []}))
+    shown = written.getvalue()
+    assert "3/8" in shown and "and 15 more" in shown and "1 in their first epoch" in shown
+    assert len(shown.splitlines()) < 24
+
+
+def test_a_silent_run_is_asked_about_a_stopped_one_is_not(tmp_path: Path) -> None:
+    path = fake_run.search(tmp_path / "run", state="in progress", done=0.6, lines=30)
+    os.utime(path / "metrics.jsonl", (0, 0))
+    os.utime(path / "events.jsonl", (time.time() - 1000,) * 2)
+    console, written = terminal()
+    for _ in range(2):
+        watched = watch.Watched(path)
+        watched.poll()
+        console.print(watched.panel())
+        with (path / "events.jsonl").open("a") as file:
+            file.write('{"time": 2.0, "event": "stopped", "step": 6000}\n')
+        os.utime(path / "events.jsonl", (time.time() - 1000,) * 2)
+    going, stopped = written.getvalue().split("run stopped")
+    assert "nothing written for 16 min" in going and "left" in going
+    assert "goes on from here" in stopped and "alive" not in stopped and " left" not in stopped
 
 
 def test_a_display_writes_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, done=0.2)
     console, written = log()
     with watch.Display("run", console) as display:
-        display.event({"time": 1.0, "event": "resumed", "step": [5]})
         for row in rows:
             display.row(row)
     lines = written.getvalue().splitlines()
-    assert lines[0] == "resumed: step [5]"
-    assert len(lines) == 1 + len(rows), "no line is wrapped"
+    assert len(lines) == len(rows), "no line is wrapped"
     assert lines[-1].endswith("left")
 
 

@@ -8,6 +8,7 @@ pictures.py  curves and plots, as inline SVG
 policy.py    the policy as a heat map and as a ranked table
 markup.py    escaping, small blocks of HTML, the style sheet
 page.py      the page
+panels.py    the same rows as a terminal shows them, for watch.py
 
 Nothing here changes a run directory, except for the report.html that is written into it.
 """

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from daas_dist.report import cells, markup, policy, trainings
 from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
-from daas_dist.report.record import Row, Run
+from daas_dist.report.record import ENDED, Row, Run
 from daas_dist.space import Genotype
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -23,17 +23,9 @@ def kind(run: Run) -> str:
     return " and ".join(words)
 
 
-def _stopped(run: Run) -> bool:
-    marks = [
-        event["event"] for event in run.events if event["event"] not in ("warning", "checkpointed")
-    ]
-    return run.status == "in progress" and bool(marks) and marks[-1] == "stopped"
-
-
 def status_pill(run: Run) -> str:
-    word = "stopped" if _stopped(run) else run.status
-    look = {"finished": "finished", "failed": "failed"}.get(run.status, "running")
-    return f"<span class='status {look}'>{word}</span>"
+    look = run.status if run.status in ENDED else "running"
+    return f"<span class='status {look}'>{run.status}</span>"
 
 
 def notices(run: Run) -> str:
@@ -41,10 +33,9 @@ def notices(run: Run) -> str:
     if run.status == "failed":
         reason = text(run.reason or "No reason was written.")
         notes += f"<div class='notice'><b>The run failed.</b> {reason}</div>"
-    if run.status == "in progress":
-        what = (
-            "The run was stopped and can be resumed" if _stopped(run) else "The run is in progress"
-        )
+    if run.status not in ENDED:
+        stopped = run.status == "stopped"
+        what = "The run was stopped and can be resumed" if stopped else "The run is in progress"
         reached = ""
         if run.metrics:
             row = run.metrics[-1]
@@ -85,7 +76,7 @@ def _search_sentence(run: Run) -> str:
             return "The search has written no metrics yet."
         row = run.metrics[-1]
         phase = "warm-up" if row["phase"] == "warmup" else "joint phase"
-        stands = "ended" if run.status == "failed" else "stands" if _stopped(run) else "is"
+        stands = {"failed": "ended", "stopped": "stands"}.get(run.status, "is")
         return (
             f"The search {stands} at epoch {row['epoch']} of {row['epochs']} ({phase}), with a "
             f"validation accuracy of {markup.percent(row['val_accuracy'])} %."

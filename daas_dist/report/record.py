@@ -16,6 +16,7 @@ Row = dict[str, Any]
 MARKS = ("config.yaml", "metrics.jsonl", "result.json", "comparison.json", "trainings")
 """A directory that holds any of these is a run."""
 STATES = {"DONE": "finished", "FAILED": "failed"}
+ENDED = frozenset(STATES.values())
 SCHEMA = 1
 
 
@@ -27,9 +28,14 @@ def require_run(path: Path) -> None:
         raise ValueError(f"{path} is no run: it holds none of {', '.join(MARKS)}")
 
 
-def state(path: Path) -> str:
-    """ "finished", "failed" or "in progress", by the DONE and FAILED files."""
-    return next((word for file, word in STATES.items() if (path / file).exists()), "in progress")
+def state(path: Path, events: list[Row]) -> str:
+    """ "finished", "failed" (by the files DONE and FAILED), "stopped" (by the last event that says
+    anything about it) or "in progress"."""
+    for file, word in STATES.items():
+        if (path / file).exists():
+            return word
+    moves = [each["event"] for each in events if each["event"] not in ("warning", "checkpointed")]
+    return "stopped" if moves[-1:] == ["stopped"] else "in progress"
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
@@ -118,8 +124,8 @@ class Run:
     @staticmethod
     def read(path: Path) -> "Run":
         require_run(path)
-        status = state(path)
         events, _ = read_rows(path / "events.jsonl")
+        status = state(path, events)
         metrics, _ = read_rows(path / "metrics.jsonl")
         result = read_document(path / "result.json")
         comparison = read_document(path / "comparison.json")
