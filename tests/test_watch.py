@@ -191,3 +191,10 @@ def test_what_is_no_run_is_told_clearly(tmp_path: Path) -> None:
     console, written = log()
     assert watch.main(tmp_path, console=console) == 2
     assert "is no run: it holds none of config.yaml" in written.getvalue()
+
+
+def test_an_event_is_one_line() -> None:
+    warning = {"time": 1.0, "event": "warning", "message": "skip share above one half"}
+    assert panels.event_line(warning) == "warning: skip share above one half"
+    assert panels.event_line({"time": 1.0, "event": "resumed", "step": 5}) == "resumed: step 5"
+    assert panels.event_line({"time": 1.0, "event": "finished"}) == "finished"

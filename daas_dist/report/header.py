@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from daas_dist.report import cells, markup, policy, trainings
 from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
-from daas_dist.report.record import ENDED, Row, Run
+from daas_dist.report.record import ENDED, Row, Run, details
 from daas_dist.space import Genotype
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -48,9 +48,7 @@ def notices(run: Run) -> str:
         )
     warnings = [event for event in run.events if event["event"] == "warning"]
     if warnings:
-        listed = "".join(
-            f"<div>{text(event_words(event, named=False))}</div>" for event in warnings[-3:]
-        )
+        listed = "".join(f"<div>{text(event_words(event))}</div>" for event in warnings[-3:])
         more = f" (the last 3 of {len(warnings)})" if len(warnings) > 3 else ""
         notes += f"<div class='notice'><b>Warnings{more}</b>{listed}</div>"
     return notes
@@ -196,9 +194,6 @@ def genotype_of(run: Run) -> Genotype | None:
     return None if found is None else Genotype.from_json(found)
 
 
-def event_words(event: Row, named: bool = True) -> str:
+def event_words(event: Row) -> str:
     moment = datetime.fromtimestamp(event["time"], UTC).strftime("%m-%d %H:%M:%S")
-    told = {key: value for key, value in event.items() if key not in ("time", "event", "message")}
-    rest = [str(event["message"])] if "message" in event else []
-    rest += [f"{key} {value}" for key, value in told.items()]
-    return " · ".join([moment, *([event["event"]] if named else []), *rest])
+    return " · ".join([moment, event["event"], *filter(None, [details(event)])])

@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from daas_dist.report.markup import duration
-from daas_dist.report.record import Row
+from daas_dist.report.record import Row, details
 
 LEADING = 5
 """Operations that are shown of the policy, and of each cell."""
 SHOWN = 16
 """Trainings that are shown, those under way first."""
+FULL = 0.4
+"""The share at which an operation's bar is full, if none has more: an undecided search looks so."""
 RECENT = 20
 """Intervals that the time left is estimated from."""
 COLOURS = {"finished": "green", "failed": "red", "stopped": "yellow", "in progress": "blue"}
@@ -82,8 +84,8 @@ def plain_line(row: Row, left: float | None = None) -> str:
 
 
 def event_line(event: Row) -> str:
-    details = ", ".join(f"{key} {v}" for key, v in event.items() if key not in ("time", "event"))
-    return f"{event['event']}: {details}" if details else str(event["event"])
+    told = details(event)
+    return f"{event['event']}: {told}" if told else str(event["event"])
 
 
 def _percent(fraction: float) -> str:
@@ -228,11 +230,9 @@ def _bars(title: str, values: Mapping[str, float]) -> RenderableType:
     table.add_column(no_wrap=True, min_width=12)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, max_width=40)
-    largest = max(values.values()) or 1.0
+    full = max(FULL, *values.values())
     for name, value in values.items():
         style = "yellow" if name == "skip_connect" and value > 0.5 else ""
         words = Text(name.replace("_", " "), style=style)
-        table.add_row(
-            words, Text(_percent(value), style=style), _bar(value, largest, "cyan", "cyan")
-        )
+        table.add_row(words, Text(_percent(value), style=style), _bar(value, full, "cyan", "cyan"))
     return Group(Text(title, style="dim"), table)

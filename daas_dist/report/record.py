@@ -165,10 +165,16 @@ class Run:
         return (beside if beside.exists() else Path(named)).resolve()
 
 
+def details(event: Row) -> str:
+    """What an event says beside its name and its time."""
+    told = {key: value for key, value in event.items() if key not in ("time", "event")}
+    return ", ".join(
+        str(value) if key in ("message", "error") else f"{key} {value}"
+        for key, value in told.items()
+    )
+
+
 def _reason(path: Path, events: list[Row]) -> str:
     written = (path / "FAILED").read_text(encoding="utf-8", errors="replace").strip()
-    if written:
-        return written
     failures = [event for event in events if event["event"] == "failed"]
-    details = failures[-1].items() if failures else ()
-    return ", ".join(f"{key}: {value}" for key, value in details if key not in ("time", "event"))
+    return written or (details(failures[-1]) if failures else "")
