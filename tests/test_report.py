@@ -247,7 +247,10 @@ def test_a_search_and_its_training_are_told_as_one(search_dir: Path, tmp_path: P
     assert f"{lead} against a random architecture, " in page.text
     assert page.text.index("Against the baselines") < page.text.index("The policy in full")
     of_another = fake_run.training(tmp_path / "other", result=tmp_path / "result.json", epochs=8)
-    assert "2 runs, side by side" in read([search_dir, of_another], tmp_path / "two.html").text
+    two = read([search_dir, of_another], tmp_path / "two.html").text
+    assert "2 runs, side by side" in two and "Multiply-adds" in two
+    narrow = read([search_dir, fake_run.search(tmp_path / "b", lines=10)], tmp_path / "b.html").text
+    assert "Multiply-adds" not in narrow[: narrow.index("Searches over time")]
 
 
 def test_several_runs_are_side_by_side_and_trainings_joined(

@@ -47,7 +47,7 @@ def folder(
     classes, files, labels = _list_classes(Path(root), "data.root")
     if val_root is None:
         trains = round((1 - TEST_SHARE) * len(labels))
-        in_train = stratified(labels, trains, len(classes), seed, "folder", both=True)
+        in_train = stratified(labels, trains, classes, seed, "folder", both=True)
         order = torch.cat([in_train.nonzero().flatten(), (~in_train).nonzero().flatten()])
         files, labels = [files[i] for i in order.tolist()], labels[order]
     else:

@@ -4,6 +4,7 @@ Shapes: images [N, C, H, W] uint8, labels [N] int64.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     if not 0 < share < 1:
         raise ValueError(f"a share of {share} for training; set data.val_share between 0 and 1")
     in_train = stratified(
-        images.labels, round(share * len(images)), len(images.classes), seed, "split", both=True
+        images.labels, round(share * len(images)), images.classes, seed, "split", both=True
     )
     return images.take(in_train), images.take(~in_train)
 
@@ -73,21 +74,19 @@ def limit(images: Images, count: int, seed: int) -> Images:
         )
     if count == len(images):
         return images
-    return images.take(
-        stratified(images.labels, count, len(images.classes), seed, "limit", both=False)
-    )
+    return images.take(stratified(images.labels, count, images.classes, seed, "limit", both=False))
 
 
 def stratified(
-    labels: Tensor, total: int, classes: int, seed: int, purpose: str, *, both: bool
+    labels: Tensor, total: int, classes: Sequence[str], seed: int, purpose: str, *, both: bool
 ) -> Tensor:
     """[N] bool with `total` true, stratified; `both`: no class may lack on either side."""
-    count_C = torch.bincount(labels, minlength=classes)
+    count_C = torch.bincount(labels, minlength=len(classes))
     if int(count_C.min()) < (2 if both else 1):
         lacking = int(count_C.argmin())
         raise ValueError(
-            f"class {lacking} has {int(count_C.min())} images, too few to take a share of; "
-            "add images, raise data.limit, or set data.val_root"
+            f"class {classes[lacking]!r} has {int(count_C.min())} images, too few to "
+            "share; add images, raise data.limit, or set data.val_root"
         )
     quota_C = _apportion(count_C, total, both)
     order = torch.randperm(len(labels), generator=stream(seed, purpose))

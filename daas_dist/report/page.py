@@ -110,7 +110,10 @@ def _comparison_table(keyed: Mapping[str, Run]) -> str:
         )
     head = ("Run", "", "Data", "Epochs", "Validation", "Trained, last epoch", "Parameters",
             "Multiply-adds", "Passes", "Time")  # fmt: skip
-    return section("runs", "Overview", "", markup.table(head, rows, "numbers tight"))
+    told = [i for i in range(len(head)) if any(row[i] != "–" for row in rows)]
+    shown = markup.table([head[i] for i in told], [[row[i] for i in told] for row in rows],
+                         "numbers tight")  # fmt: skip
+    return section("runs", "Overview", "", shown)
 
 
 def _overlay(logged: Mapping[str, Run]) -> str:

@@ -72,7 +72,7 @@ def _edges(result: Mapping, genotype: Genotype, name: str) -> str:
     grids = "".join(
         markup.figure(
             cells.TITLES[kind],
-            "operation probabilities of each edge, %, and the β of the edge; ● is kept",
+            "each edge's operation probabilities, %, and β; ● is kept; 0 and 1 are cells k−2, k−1",
             "<div class='scroll' tabindex='0'>"
             + plots.edge_choices(
                 f"{name}-edges-{kind}",
