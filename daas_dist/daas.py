@@ -7,8 +7,8 @@ Symbols: θ weights, α β architecture parameters, γ policy parameters, z an a
       τ the temperature of the relaxation, ξ the learning rate of the look-ahead.
 Signs: losses are minimised; a reward is a decrease of the validation loss.
 
-Eq. (4), p(Γ), is PolicyLogits.log_prob in policy.py; Eq. (3) is apply there. Equations (1), (2), (5)
-and (6) state problems and earlier work; they compute nothing here.
+Eq. (4), p(Γ), is PolicyLogits.log_prob in policy.py; Eq. (3) is apply there. Equations (1), (2),
+(5) and (6) state problems and earlier work; they compute nothing here.
 """
 
 import warnings
@@ -129,7 +129,7 @@ def mixed_derivative(train_grads_JP: Tensor, scores_JG: Tensor) -> Tensor:
 
 
 def rewards(train_grads_JP: Tensor, val_grad_P: Tensor, xi: float) -> Tensor:
-    """The bracket of Eq. (13): how much a step on each policy's loss lowers L_val, to first order."""
+    """The bracket of Eq. (13): how much a step on each policy's loss lowers L_val, first order."""
     return xi * (train_grads_JP @ val_grad_P)
 
 
@@ -168,7 +168,7 @@ class Batch(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One forward-backward pass: mean loss, accuracy, gradient by θ, and by z if gates were given."""
+    """A forward-backward pass: mean loss, accuracy, gradient by θ, and by z if gates are given."""
 
     loss: Tensor
     accuracy: Tensor
@@ -179,13 +179,15 @@ class Pass(NamedTuple):
 @dataclass(frozen=True)
 class Contribution:
     """What one sampled architecture adds to a step. Small numbers on the CPU, gathered from all
-    ranks in the order of i; and a gradient by θ, summed in that order (empty if not asked for)."""
+    ranks in the order of i; and gradients by θ of the training and of the validation loss, summed
+    in that order (empty if not asked for)."""
 
     z_grad_CS: Tensor
     reward_J: Tensor
     train_loss_accuracy: Tensor
     val_loss_accuracy: Tensor
     theta_grad: Weights
+    val_grad: Weights
 
     def to_row(self) -> Tensor:
         """The small numbers in one row, for travelling between ranks."""
@@ -199,7 +201,7 @@ class Contribution:
             row[2 * PAIRS :][:2],
             row[2 * PAIRS :][2:4],
         )
-        return Contribution(z_grad, row[2 * PAIRS + 4 :], train, val, {})
+        return Contribution(z_grad, row[2 * PAIRS + 4 :], train, val, {}, {})
 
 
 def flat(values: Weights) -> Tensor:
@@ -257,6 +259,7 @@ def per_image_rewards(
         logits = forward(duals, z, batch.images, None)
         loss_B = cross_entropy(logits, batch.labels, reduction="none")
         slope_B = forward_ad.unpack_dual(loss_B).tangent
+        assert slope_B is not None  # the loss depends on theta
     return xi * slope_B
 
 
@@ -268,6 +271,35 @@ def _load_forward_mode() -> None:
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
+def control_variate(reward_B: Tensor, plain_B: Tensor) -> Tensor:
+    """Not in the paper. Each reward minus what its image would have earned anyway, unaugmented:
+    r - β (c - mean c), β their least-squares slope. c knows nothing of Γ, so the expectation stays.
+    """
+    centred_B = plain_B - plain_B.mean()
+    slope = (reward_B * centred_B).sum() / centred_B.square().sum().clamp_min(1e-30)
+    return reward_B - slope * centred_B
+
+
+def blend(past: Weights, now: Weights, decay: float) -> Weights:
+    """A running mean of each weight's gradient; a weight without a past starts at its first."""
+    return {
+        name: value.lerp(past[name], decay) if name in past else value
+        for name, value in now.items()
+    }
+
+
+class PerImage(NamedTuple):
+    """What per-image rewards take beside the batch (not in the paper)."""
+
+    plain: Batch
+    """The batch before any policy."""
+    val_grad: Weights
+    """The running mean of validation gradients so far."""
+    decay: float
+    """Its decay: a reward is taken along the mean, in which one validation batch weighs
+    1 - decay."""
+
+
 def search_term(
     forward: Forward,
     theta: Weights,
@@ -276,7 +308,7 @@ def search_term(
     val: Batch,
     xi: float,
     *,
-    per_image: bool,
+    per_image: PerImage | None,
     at_theta: bool,
 ) -> Contribution:
     """Lines 2 and 3 of Algorithm 1 for one architecture: all that Eq. (9) and (13) need of it.
@@ -289,12 +321,17 @@ def search_term(
     grads_JP = torch.stack([flat(p.theta_grad) for p in passes])
     ahead = unflat(look_ahead(flat(theta), grads_JP, xi), theta)
     val_ahead = forward_backward(forward, ahead, z, val, unit_gates(z, val.images))
-    val_grad_P = flat(val_ahead.theta_grad)
-    if per_image:
-        (train,) = train_J
-        reward_J = per_image_rewards(forward, theta, z, train, val_grad_P, xi)
+    if per_image is None:
+        reward_J = rewards(grads_JP, flat(val_ahead.theta_grad), xi)
     else:
-        reward_J = rewards(grads_JP, val_grad_P, xi)
+        (train,) = train_J
+        along_P = flat(blend(per_image.val_grad, val_ahead.theta_grad, per_image.decay))
+        reward_J = control_variate(
+            *(
+                per_image_rewards(forward, theta, z, batch, along_P, xi)
+                for batch in (train, per_image.plain)
+            )
+        )
     z_pass = (
         forward_backward(forward, theta, z, val, unit_gates(z, val.images))
         if at_theta
@@ -306,6 +343,7 @@ def search_term(
         train_loss_accuracy=_loss_accuracy(passes),
         val_loss_accuracy=_loss_accuracy([z_pass]),
         theta_grad=unflat(grads_JP.mean(0), theta),
+        val_grad={} if per_image is None else val_ahead.theta_grad,
     )
 
 
@@ -315,7 +353,7 @@ def architecture_term(
     """The warm-up, and a search of the architecture alone: Eq. (9) at θ, no policy gradient."""
     z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
     none = torch.full((2,), torch.nan)
-    return Contribution(_z_gradient(z_pass), torch.zeros(0), none, _loss_accuracy([z_pass]), {})
+    return Contribution(_z_gradient(z_pass), torch.zeros(0), none, _loss_accuracy([z_pass]), {}, {})
 
 
 def weight_term(forward: Forward, theta: Weights, z: Genotype | None, train: Batch) -> Contribution:
@@ -328,6 +366,7 @@ def weight_term(forward: Forward, theta: Weights, z: Genotype | None, train: Bat
         _loss_accuracy([train_pass]),
         none,
         train_pass.theta_grad,
+        {},
     )
 
 

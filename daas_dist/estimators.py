@@ -1,11 +1,12 @@
 """Estimators of ∇_γ L from rewards: the paper's, and better ones that are ours (not in the paper).
 
-Axes: I architectures of a step, J policies (or images) of each, K slots, O operations, M magnitudes.
+Axes: I architectures of a step, J policies (or images) of each, N = I × J samples, K slots,
+      O operations, M magnitudes, R policies.
 An estimator maps (γ, draws, rewards, evidence) to a scalar whose gradient by γ is the estimate.
 
 The evidence is kept whichever estimator runs: what the rewards say about each operation, about
 applying it, and about each magnitude, with a standard error. p(Γ) factorises over these choices, so
-their means give the expected gradient over *all* actions, not only over those that were drawn.
+their means give the gradient over *all* actions, not only over those that were drawn.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,16 @@ class Table(NamedTuple):
             )
         )
 
+    def sum(self, *dims: int) -> "Table":
+        """The choices of these axes thrown together."""
+        return Table(*(part.sum(dims, keepdim=True) for part in self))
+
+    def smooth(self) -> "Table":
+        """Every choice with half of its two neighbours along the last axis (ours: strengths that
+        are next to each other do much the same)."""
+        padded = [torch.nn.functional.pad(part, (1, 1)) for part in self]
+        return Table(*(part[..., 1:-1] + (part[..., :-2] + part[..., 2:]) / 2 for part in padded))
+
     def mean(self) -> Tensor:
         """Mean reward of each choice; 0 where it was never made."""
         return self.total / self.weight.clamp_min(1e-12)
@@ -56,7 +67,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rewards have said so far, in standard deviations of the reward within its step."""
+    """What the rewards have said so far, as normal scores: in standard deviations of a reward."""
 
     operation_KO: Table
     applied_KO2: Table
@@ -71,18 +82,17 @@ class Evidence:
             Table.empty(slots, operations, magnitudes),
         )
 
-    def add(self, draws: Draws, reward_N: Tensor, decay: float) -> "Evidence":
-        """One step's draws and rewards, centred and scaled within the step."""
-        scaled_N = standardise(reward_N.double())
+    def add(self, draws: Draws, score_N: Tensor, decay: float) -> "Evidence":
+        """One step's draws and their scores, which have a mean of 0."""
         slot_NK = torch.arange(draws.operation_NK.shape[1]).expand_as(draws.operation_NK)
         cell_NK = slot_NK * len(augment.NAMES) + draws.operation_NK
-        reward_NK = scaled_N.unsqueeze(-1).expand_as(cell_NK)
+        score_NK = score_N.double().unsqueeze(-1).expand_as(cell_NK)
         applied_NK = draws.applied_NK
         magnitude_NK = cell_NK * augment.MAGNITUDES + draws.magnitude_NK
         return Evidence(
-            self.operation_KO.add(cell_NK.flatten(), reward_NK.flatten(), decay),
-            self.applied_KO2.add((cell_NK * 2 + applied_NK).flatten(), reward_NK.flatten(), decay),
-            self.magnitude_KOM.add(magnitude_NK[applied_NK], reward_NK[applied_NK], decay),
+            self.operation_KO.add(cell_NK.flatten(), score_NK.flatten(), decay),
+            self.applied_KO2.add((cell_NK * 2 + applied_NK).flatten(), score_NK.flatten(), decay),
+            self.magnitude_KOM.add(magnitude_NK[applied_NK], score_NK[applied_NK], decay),
         )
 
     def operation(self) -> tuple[Tensor, Tensor]:
@@ -91,31 +101,41 @@ class Evidence:
         return mean_KO - mean_KO.mean(-1, keepdim=True), self.operation_KO.standard_error()
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        """Mean reward where applied minus where not, and standard error. (K, O)"""
+        """Mean score where applied, minus where a slot was left out, and standard error. (K, O)
+
+        A slot left out does the same whatever its operation, so all of them are one yardstick.
+        """
         mean_KO2, error_KO2 = self.applied_KO2.mean(), self.applied_KO2.standard_error()
-        return mean_KO2[..., 1] - mean_KO2[..., 0], error_KO2.square().sum(-1).sqrt()
+        left_out = self.applied_KO2.sum(1)
+        mean_K1 = left_out.mean()[..., 0]
+        return mean_KO2[..., 1] - mean_K1, error_KO2[..., 1]
 
     def magnitude(self) -> tuple[Tensor, Tensor]:
-        """Mean advantage of each magnitude over the others of its operation. (K, O, M)"""
-        mean_KOM = self.magnitude_KOM.mean()
-        return mean_KOM - mean_KOM.mean(-1, keepdim=True), self.magnitude_KOM.standard_error()
+        """Mean advantage of each magnitude over the mean of its operation, and standard error.
+        (K, O, M)"""
+        smooth_KOM = self.magnitude_KOM.smooth()
+        mean_KOM, weight_KOM = smooth_KOM.mean(), self.magnitude_KOM.weight
+        mean_KO1 = self.magnitude_KOM.sum(-1).mean()
+        return torch.where(weight_KOM > 0, mean_KOM - mean_KO1, 0.0), smooth_KOM.standard_error()
 
     def tensors(self) -> list[Tensor]:
-        return [
-            part
-            for table in (self.operation_KO, self.applied_KO2, self.magnitude_KOM)
-            for part in table
-        ]
+        tables = (self.operation_KO, self.applied_KO2, self.magnitude_KOM)
+        return [part for table in tables for part in table]
 
     @staticmethod
     def from_tensors(tensors: list[Tensor]) -> "Evidence":
         return Evidence(Table(*tensors[:4]), Table(*tensors[4:8]), Table(*tensors[8:]))
 
 
-def standardise(reward_N: Tensor) -> Tensor:
-    """Centred, and divided by the standard deviation (by nothing where all are equal)."""
-    centred_N = reward_N - reward_N.mean()
-    return centred_N / centred_N.square().mean().sqrt().clamp_min(1e-30)
+def normal_scores(value_IJ: Tensor) -> Tensor:
+    """What a standard normal would show at each one's rank among the J: no outlier leads. (I, J)
+
+    Van der Waerden's scores, Φ⁻¹(rank / (J + 1)); values that are equal share their mean rank.
+    """
+    below = (value_IJ.unsqueeze(-1) > value_IJ.unsqueeze(-2)).sum(-1)
+    equal = (value_IJ.unsqueeze(-1) == value_IJ.unsqueeze(-2)).sum(-1)
+    rank_IJ = below.double() + (equal.double() + 1) / 2
+    return torch.special.ndtri(rank_IJ / (value_IJ.shape[-1] + 1))
 
 
 def leave_one_out(reward_IJ: Tensor) -> Tensor:
@@ -127,6 +147,25 @@ def leave_one_out(reward_IJ: Tensor) -> Tensor:
             "search.policies_per_architecture"
         )
     return (count * reward_IJ - reward_IJ.sum(1, keepdim=True)) / (count - 1)
+
+
+def shrink(mean: Tensor, error: Tensor) -> Tensor:
+    """What to believe of many noisy means: each times τ² / (τ² + its standard error²).
+
+    Empirical Bayes (James & Stein 1961; Efron & Morris 1973): if the true means spread normally
+    about 0 with variance τ², this is their posterior mean; τ² is what the means scatter beyond
+    their errors, and 0, so no step at all, where they scatter no more than chance. An infinite
+    error (never drawn) gives 0.
+    """
+    known = error.isfinite()
+    precision = torch.where(known, error.clamp_min(1e-12) ** -2, 0.0)
+    beyond = torch.where(known, mean.square() - error.square(), 0.0)
+    variance = (precision**2 * beyond).sum() / (precision**2).sum().clamp_min(1e-300)
+    variance = variance.clamp_min(0.0)
+    return torch.where(known, mean * variance / (variance + error.square()).clamp_min(1e-300), 0.0)
+
+
+# --- The estimators ------------------------------------------------------------------------------
 
 
 def paper(gamma: PolicyLogits, draws: Draws, reward_IJ: Tensor, _: Evidence) -> Tensor:
@@ -163,9 +202,32 @@ def expected_surrogate(
     )
 
 
+def natural(gamma: PolicyLogits, _draws: Draws, _reward: Tensor, evidence: Evidence) -> Tensor:
+    """The natural gradient, of advantages shrunk to what the evidence supports.
+
+    Preconditioned by its own Fisher information, the gradient by a softmax's logits is the vector
+    of advantages itself, and by a sigmoid's logit the difference of its two outcomes (Kakade 2001):
+    an operation that is seldom drawn moves as readily as one that leads, and a step is as long as
+    its evidence is strong, which Adam would undo. So take it with plain steps (sgd).
+    """
+    with torch.no_grad():
+        applied_KO = shrink(*evidence.applied()).float()
+        magnitude_KOM = shrink(*evidence.magnitude()).float()
+        chosen = gamma.occurrence()
+        p_KO = chosen.applied_KO / chosen.operation_KO.clamp_min(1e-12)
+        operation_KO = p_KO * applied_KO  # left out, a slot gains nothing
+        operation_KO -= (chosen.operation_KO * operation_KO).sum(-1, keepdim=True)
+    rho_advantage, delta_advantage = gamma.like(applied_KO), gamma.like(magnitude_KOM)
+    return -(
+        (gamma.pi_KO * operation_KO).sum()
+        + (gamma.rho * rho_advantage).sum()
+        + (gamma.delta * delta_advantage).sum()
+    )
+
+
 @dataclass(frozen=True)
 class Estimator:
-    """per_image: every image of the batch draws its own Γ, rewards come from a forward-mode pass."""
+    """per_image: each image of the batch draws its own Γ, rewards come from forward-mode passes."""
 
     per_image: bool
     surrogate: Callable[[PolicyLogits, Draws, Tensor, Evidence], Tensor]
@@ -176,4 +238,5 @@ ESTIMATORS = {
     "leave_one_out": Estimator(per_image=False, surrogate=paper_leave_one_out),
     "per_image": Estimator(per_image=True, surrogate=paper_leave_one_out),
     "running_means": Estimator(per_image=True, surrogate=running_means),
+    "natural": Estimator(per_image=True, surrogate=natural),
 }

@@ -4,7 +4,7 @@ comes back to every rank in the order of the architectures, so that no result de
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -38,23 +38,27 @@ class Mesh:
         self,
         count: int,
         term: Callable[[int], Contribution],
-        theta: Weights,
-        active: Callable[[int], Sequence[str]] | None,
-    ) -> tuple[list[Contribution], list[Weights]]:
-        """term(i) for i in 0..count-1, each computed by one rank.
+        gradients: Sequence[str],
+        active: Callable[[int], Weights],
+    ) -> list[Contribution]:
+        """term(i) for i in 0..count-1, each computed by one rank, in the order of i.
 
         Returns, on every rank and bit for bit whatever the number of ranks, the small numbers of
-        every term and (if `active`, which names the weights of term i, is given) its θ gradient,
-        both in order. `theta` gives the shapes.
+        every term, and of its gradients by θ those that `gradients` names (theta_grad, val_grad).
+        active(i): the weights of term i, for the shapes of their gradients.
         """
         done = {i: term(i) for i in self.mine(count)}
         if self.world == 1:
-            return list(done.values()), [c.theta_grad for c in done.values()] if active else []
-        small = self._gather(count, {i: c.to_row() for i, c in done.items()})
-        weights = (
-            [self._share(i, done.get(i), active(i), theta) for i in range(count)] if active else []
-        )
-        return [Contribution.from_row(row) for row in small], weights
+            return list(done.values())
+        rows = self._gather(count, {i: c.to_row() for i, c in done.items()})
+        terms = [Contribution.from_row(row) for row in rows]
+        for name in gradients:
+            shared = [
+                self._share(i, getattr(done[i], name) if i in done else active(i))
+                for i in range(count)
+            ]
+            terms = [replace(t, **{name: value}) for t, value in zip(terms, shared, strict=True)]
+        return terms
 
     def _gather(self, count: int, rows: dict[int, Tensor]) -> list[Tensor]:
         """One row of numbers for every index, from whichever rank has it."""
@@ -68,14 +72,11 @@ class Mesh:
         dist.all_gather(tables, table)
         return [tables[self.owner(i)][i // self.world].cpu() for i in range(count)]
 
-    def _share(
-        self, index: int, done: Contribution | None, names: Sequence[str], theta: Weights
-    ) -> Weights:
-        """The θ gradient of one term, on every rank."""
-        like = {name: theta[name] for name in names}
-        buffer = flat({n: done.theta_grad[n] for n in names} if done is not None else like).clone()
+    def _share(self, index: int, gradient: Weights) -> Weights:
+        """The gradient of one term, on every rank; where it is not known, anything of its shape."""
+        buffer = flat(gradient).detach().clone()
         dist.broadcast(buffer, self.owner(index))
-        return unflat(buffer, like)
+        return unflat(buffer, gradient)
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says so."""

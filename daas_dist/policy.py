@@ -45,7 +45,7 @@ def all_policies(slots: int) -> Tensor:
 
 
 def _at(table: Tensor, parameters: str, operation_NK: Tensor) -> Tensor:
-    """The entry of (R, K, ...) or (K, O, ...) that belongs to each slot of each draw: (N, K, ...)."""
+    """The entry of (R, K, ...) or (K, O, ...) of each slot of each draw: (N, K, ...)."""
     if parameters == "per_policy":
         return table[policy_index(operation_NK)]
     return table[torch.arange(operation_NK.shape[1]), operation_NK]
@@ -174,6 +174,12 @@ class PolicyLogits:
             parameters=self.parameters,
             ranges=ranges,
         )
+
+    def like(self, value_KO: Tensor) -> Tensor:
+        """(K, O, ...), numbers for each operation of each slot, in the shape of rho or delta."""
+        if self.parameters == "per_slot":
+            return value_KO
+        return _at(value_KO, "per_slot", all_policies(self.slots))
 
     def without_operation_gradient(self) -> "PolicyLogits":
         return replace(self, pi_KO=self.pi_KO.detach())

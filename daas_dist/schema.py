@@ -147,8 +147,17 @@ class Adam:
 
 
 @dataclass(kw_only=True, slots=True)
+class PolicyOptimizer:
+    name: str
+    learning_rate: float
+    betas: list[float]
+    weight_decay: float
+
+
+@dataclass(kw_only=True, slots=True)
 class Evidence:
     decay: float
+    validation_decay: float
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,7 +177,7 @@ class Search:
     tau: Tau
     weights: Weights
     architecture: Adam
-    policy_optimizer: Adam
+    policy_optimizer: PolicyOptimizer
     evidence: Evidence
     permute_rewards: bool
     log_every: int
@@ -179,7 +188,7 @@ class Search:
         _check(self, "search", one_of("joint", "architecture", "policy"), "target")
         _check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
         _check(self, "search", one_of("sum", "mean"), "weight_gradient")
-        estimators = one_of("paper", "leave_one_out", "per_image", "running_means")
+        estimators = one_of("paper", "leave_one_out", "per_image", "running_means", "natural")
         _check(self, "search", estimators, "estimator")
         _check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
         _check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
@@ -195,7 +204,9 @@ class Search:
             _check(adam, key, POSITIVE, "learning_rate")
             _check(adam, key, BETAS, "betas")
             _check(adam, key, NOT_NEGATIVE, "weight_decay")
+        _check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
         _check(self.evidence, "search.evidence", DECAY, "decay")
+        _check(self.evidence, "search.evidence", SHARE, "validation_decay")
         self._check_together()
 
     def _check_together(self) -> None:

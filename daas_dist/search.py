@@ -17,33 +17,34 @@ from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
     Contribution,
+    PerImage,
     SampledArchitecture,
     Weights,
     architecture_surrogate,
     architecture_term,
+    blend,
     sample_architecture,
     search_term,
     weight_gradient,
     weight_term,
 )
 from daas_dist.data import Batches, Images
-from daas_dist.estimators import ESTIMATORS, Evidence
+from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.mesh import Mesh
-from daas_dist.policy import Draws, Policy, PolicyLogits
+from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
-from daas_dist.space import (
-    EDGES,
-    INPUTS,
-    KINDS,
-    NODES,
-    OPERATIONS,
-    Genotype,
-    derive,
-    edges_into,
+from daas_dist.space import Genotype, derive
+from daas_dist.state import SearchState
+from daas_dist.telemetry import (
+    Interval,
+    edge_probability,
+    entropies,
+    evidence_json,
+    operation_share,
 )
 
-SMALL_START = 1e-3
-"""α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
+JVP = 0.8
+"""A forward-mode pass, in forward-backward passes (measured on the small network, CPU)."""
 
 
 def cosine(start: float, end: float, progress: float) -> float:
@@ -67,60 +68,6 @@ class SearchData:
     fixed_policy: Policy | None = None
 
 
-@dataclass
-class SearchState:
-    """All that a step changes."""
-
-    step: int
-    network: nn.Module
-    alpha: Tensor
-    beta: Tensor
-    gamma: PolicyLogits
-    evidence: Evidence
-    weight_optimiser: torch.optim.Optimizer
-    architecture_optimiser: torch.optim.Optimizer
-    policy_optimiser: torch.optim.Optimizer
-    passes: float
-    seconds: float
-    interval: Tensor
-    """Sums of the numbers logged since the last line of metrics, so that a resume loses none."""
-
-    def save(self) -> dict[str, Any]:
-        """Tensors, numbers and names only."""
-        return {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "alpha": self.alpha.detach(),
-            "beta": self.beta.detach(),
-            "gamma": [value.detach() for value in self.gamma.tensors()],
-            "evidence": self.evidence.tensors(),
-            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
-            "passes": self.passes,
-            "seconds": self.seconds,
-            "interval": self.interval,
-        }
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self.step, self.passes, self.seconds = saved["step"], saved["passes"], saved["seconds"]
-        self.network.load_state_dict(saved["network"])
-        with torch.no_grad():
-            own = [self.alpha, self.beta, *self.gamma.tensors()]
-            for value, stored in zip(
-                own, [saved["alpha"], saved["beta"], *saved["gamma"]], strict=True
-            ):
-                value.copy_(stored)
-        self.evidence = Evidence.from_tensors(saved["evidence"])
-        for optimiser, stored in zip(self._optimisers(), saved["optimisers"], strict=True):
-            optimiser.load_state_dict(stored)
-        self.interval = saved["interval"]
-
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
-        return [self.weight_optimiser, self.architecture_optimiser, self.policy_optimiser]
-
-
-INTERVAL = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "reward_mean", "reward_std")
-
-
 class Search:
     """The search of one configuration on one data set, on one rank of a mesh."""
 
@@ -135,42 +82,9 @@ class Search:
         self.val_batches = Batches(len(data.val), settings.batch_size, config.seed, "val")
         self.epochs = settings.warmup_epochs + settings.joint_epochs
         self.steps = self.epochs * self.train_batches.steps_per_epoch
-        self.state = self._initial_state(network)
-        self.theta: Weights = dict(self.state.network.named_parameters())
-
-    def _initial_state(self, network: nn.Module) -> SearchState:
-        settings, config = self.config.search, self.config
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        start = stream(config.seed, "initial")
-        alpha = SMALL_START * torch.randn(len(KINDS), len(EDGES), len(OPERATIONS), generator=start)
-        beta = SMALL_START * torch.randn(len(KINDS), len(EDGES), generator=start)
-        alpha.requires_grad_()
-        beta.requires_grad_()
-        gamma = PolicyLogits.initial(config.policy.slots, config.policy.parameters)
-        weights, architecture, searched = (
-            settings.weights,
-            settings.architecture,
-            settings.policy_optimizer,
-        )
-        return SearchState(
-            step=0,
-            network=network,
-            alpha=alpha,
-            beta=beta,
-            gamma=gamma,
-            evidence=Evidence.empty(config.policy.slots),
-            weight_optimiser=torch.optim.SGD(
-                network.parameters(),
-                lr=weights.learning_rate,
-                momentum=weights.momentum,
-                weight_decay=weights.weight_decay,
-            ),
-            architecture_optimiser=_adam([alpha, beta], architecture),
-            policy_optimiser=_adam(gamma.tensors(), searched),
-            passes=0.0,
-            seconds=0.0,
-            interval=torch.zeros(len(INTERVAL) + 1, dtype=torch.float64),
-        )
+        self.state = SearchState.initial(network, config)
+        self.theta: Weights = dict(self.state.network.named_parameters())
 
     # --- Where the search stands -----------------------------------------------------------------
 
@@ -210,37 +124,43 @@ class Search:
 
     def step(self) -> None:
         """One step of Algorithm 1: α, β by Eq. (9) and γ by Eq. (13), then θ by Eq. (14)."""
-        settings, step = self.config.search, self.state.step
         train = self._batch(self.data.train, self.train_batches, "train")
         val = self._batch(self.data.val, self.val_batches, "val")
         val = Batch(self._to_network(val.images), val.labels)
 
-        sampled_I = self._sample_architectures("arch", settings.architectures)
+        sampled_I = self._sample_architectures("arch", self.config.search.architectures)
         if self.searches_policy:
-            terms, theta_grads = self._search_terms(sampled_I, train, val)
+            terms = self._search_terms(sampled_I, train, val)
         else:
-            terms, theta_grads = self._architecture_terms(sampled_I, val), []
+            terms = self._architecture_terms(sampled_I, val)
         self._check_finite(terms)
         if self.searches_architecture:
             self._update_architecture(sampled_I, terms)
         if self.searches_policy:
             self._update_policy(terms)
 
-        if not theta_grads:
-            weight_terms, theta_grads = self._weight_terms(train)
-            self._check_finite(weight_terms)
-            self._note(terms, weight_terms)
-        else:
-            self._note(terms, terms)
-        self._update_weights(theta_grads)
-        self.state.step = step + 1
+        weight_terms = terms if self._reuses_gradients else self._weight_terms(train)
+        self._check_finite(weight_terms)
+        self._update_weights(weight_terms)
+        self.state.interval = self.state.interval.add(terms, weight_terms)
+        self.state.step += 1
+
+    @property
+    def _reuses_gradients(self) -> bool:
+        """Whether the weight step takes Eq. (13)'s training gradients (not in the paper)."""
+        return self.config.search.reuse_gradients and self.searches_policy
 
     def _search_terms(
         self, sampled_I: Sequence[SampledArchitecture | None], train: Batch, val: Batch
-    ) -> tuple[list[Contribution], list[Weights]]:
-        """Eq. (9)'s and (13)'s part of every architecture; θ gradients too if they are reused."""
-        settings = self.config.search
+    ) -> list[Contribution]:
+        """Eq. (9)'s and (13)'s part of every architecture."""
+        settings, past = self.config.search, self.state.val_grad
         xi = self.learning_rate if settings.xi is None else settings.xi
+        per_image = None
+        if self.estimator.per_image:
+            plain = Batch(self._to_network(train.images), train.labels)
+            per_image = PerImage(plain, past, settings.evidence.validation_decay)
+        at_theta = settings.architecture_gradient_at == "theta"
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
@@ -251,20 +171,22 @@ class Search:
                 self._views(train, i),
                 val,
                 xi,
-                per_image=self.estimator.per_image,
-                at_theta=settings.architecture_gradient_at == "theta",
+                per_image=per_image,
+                at_theta=at_theta,
             )
 
-        passes = (1 + 0.8 if self.estimator.per_image else settings.policies_per_architecture) + 1
-        self.state.passes += len(sampled_I) * (
-            passes + (settings.architecture_gradient_at == "theta")
+        passes = 1 + 2 * JVP if per_image else settings.policies_per_architecture
+        self.state.passes += len(sampled_I) * (passes + 1 + at_theta)
+        gradients = [name for name, wanted in (
+            ("theta_grad", self._reuses_gradients), ("val_grad", per_image is not None)
+        ) if wanted]  # fmt: skip
+        terms = self.mesh.deal(
+            len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
         )
-        reused = (
-            (lambda i: self._active_names(_genotype(sampled_I[i])))
-            if settings.reuse_gradients
-            else None
-        )
-        return self.mesh.deal(len(sampled_I), term, self.theta, reused)
+        for term_i in terms:
+            decay = settings.evidence.validation_decay
+            self.state.val_grad = past = past | blend(past, term_i.val_grad, decay)
+        return terms
 
     def _architecture_terms(
         self, sampled_I: Sequence[SampledArchitecture | None], val: Batch
@@ -277,11 +199,13 @@ class Search:
             return architecture_term(self._forward, self._active(z), z, val)
 
         self.state.passes += len(sampled_I)
-        return self.mesh.deal(len(sampled_I), term, self.theta, None)[0]
+        return self.mesh.deal(
+            len(sampled_I), term, [], lambda i: self._active(_genotype(sampled_I[i]))
+        )
 
-    def _weight_terms(self, train: Batch) -> tuple[list[Contribution], list[Weights]]:
+    def _weight_terms(self, train: Batch) -> list[Contribution]:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
-        count = self.config.search.weight_architectures
+        count = self.config.search.weight_architectures if self.searches_architecture else 1
         sampled_I = self._sample_architectures("weights-arch", count)
         images = train.images
         if self.config.search.target != "architecture" or self.data.fixed_policy is not None:
@@ -295,7 +219,7 @@ class Search:
 
         self.state.passes += count
         return self.mesh.deal(
-            count, term, self.theta, lambda i: self._active_names(_genotype(sampled_I[i]))
+            count, term, ["theta_grad"], lambda i: self._active(_genotype(sampled_I[i]))
         )
 
     def _update_architecture(
@@ -306,24 +230,26 @@ class Search:
         _descend(self.state.architecture_optimiser, surrogate)
 
     def _update_policy(self, terms: Sequence[Contribution]) -> None:
+        settings, state = self.config.search, self.state
         reward_IJ = torch.stack([term.reward_J for term in terms])
         parts = [self._draws("policy", i, reward_IJ.shape[1]) for i in range(len(terms))]
         draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        if self.config.search.permute_rewards:
+        if settings.permute_rewards:
             order = torch.randperm(
-                reward_IJ.numel(), generator=stream(self.config.seed, "null", self.state.step)
+                reward_IJ.numel(), generator=stream(self.config.seed, "null", state.step)
             )
             reward_IJ = reward_IJ.flatten()[order].view_as(reward_IJ)
-        decay = self.config.search.evidence.decay
-        self.state.evidence = self.state.evidence.add(draws, reward_IJ.flatten(), decay)
-        surrogate = self.estimator.surrogate(
-            self.state.gamma, draws, reward_IJ, self.state.evidence
-        )
-        _descend(self.state.policy_optimiser, surrogate)
+        # Two rewards an architecture, as in the paper, are too few to rank: then all together.
+        compared = reward_IJ if self.estimator.per_image else reward_IJ.view(1, -1)
+        scores = normal_scores(compared).flatten()
+        state.evidence = state.evidence.add(draws, scores, settings.evidence.decay)
+        surrogate = self.estimator.surrogate(state.gamma, draws, reward_IJ, state.evidence)
+        _descend(state.policy_optimiser, surrogate)
 
-    def _update_weights(self, theta_grads: Sequence[Weights]) -> None:
+    def _update_weights(self, terms: Sequence[Contribution]) -> None:
         """Inactive weights get no step, no momentum and no decay."""
         settings = self.config.search
+        theta_grads = [term.theta_grad for term in terms]
         total = weight_gradient(theta_grads, mean=settings.weight_gradient == "mean")
         for name, parameter in self.theta.items():
             parameter.grad = total.get(name)
@@ -397,11 +323,9 @@ class Search:
     ) -> Tensor:
         return torch.func.functional_call(self.state.network, theta, (images, z, gates))
 
-    def _active_names(self, z: Genotype | None) -> list[str]:
-        return self.state.network.active(z)  # type: ignore[operator]
-
     def _active(self, z: Genotype | None) -> Weights:
-        return {name: self.theta[name] for name in self._active_names(z)}
+        names: list[str] = self.state.network.active(z)  # type: ignore[operator]
+        return {name: self.theta[name] for name in names}
 
     # --- What is told ----------------------------------------------------------------------------
 
@@ -416,55 +340,32 @@ class Search:
             for numbers in (term.train_loss_accuracy, term.val_loss_accuracy):
                 if bool(numbers.isinf().any()) or bool(numbers[0].isnan() != numbers[1].isnan()):
                     raise FloatingPointError(
-                        f"step {self.state.step}: the loss of architecture {i} is not finite; lower "
-                        "search.weights.learning_rate or search.weights.clip"
+                        f"step {self.state.step}: the loss of architecture {i} is not finite; "
+                        "lower search.weights.learning_rate or search.weights.clip"
                     )
-
-    def _note(self, terms: Sequence[Contribution], weight_terms: Sequence[Contribution]) -> None:
-        nothing = torch.full((2,), torch.nan)
-        train = torch.stack([t.train_loss_accuracy for t in weight_terms]).mean(0)
-        val = torch.stack([t.val_loss_accuracy for t in terms]).mean(0) if terms else nothing
-        rewards = torch.cat([t.reward_J for t in terms]) if terms else torch.zeros(0)
-        spread = (
-            torch.stack([rewards.mean(), rewards.std(correction=0)]) if len(rewards) else nothing
-        )
-        row = torch.cat([train, val, spread, torch.ones(1)]).double()
-        self.state.interval = self.state.interval + row.nan_to_num()
 
     def metrics(self, images_per_second: float) -> dict[str, Any]:
         """One line of metrics.jsonl, the means since the last line; starts the next interval."""
         state = self.state
-        means = state.interval[:-1] / state.interval[-1]
-        numbers = dict(zip(INTERVAL, means.tolist(), strict=True))
-        state.interval = torch.zeros_like(state.interval)
+        numbers: dict[str, Any] = dict(state.interval.means())
+        state.interval = Interval.empty()
         if not self.searches_policy:
             numbers["reward_mean"] = numbers["reward_std"] = None
-        with torch.no_grad():
-            share = self._operation_share() if self.searches_architecture else None
-            gamma = state.gamma.entropy()
-            entropy = {
-                "alpha": _mean_entropy(state.alpha) if share else None,
-                "beta": _edge_entropy(state.beta) if share else None,
-                "pi": float(gamma["operation"]),
-                "application": float(gamma["application"]),
-                "magnitude": float(gamma["magnitude"]),
-            }
+        share = operation_share(state.alpha, state.beta) if self.searches_architecture else None
         genotype, found = self.genotype(), self.policy()
-        step = state.step - 1  # the step that was just taken
+        epoch = self.train_batches.epoch(state.step - 1)  # of the step that was just taken
         return {
             "step": state.step,
-            "epoch": self.train_batches.epoch(step),
+            "epoch": epoch,
             "steps": self.steps,
             "epochs": self.epochs,
-            "phase": "warmup"
-            if self.train_batches.epoch(step) < self.config.search.warmup_epochs
-            else "joint",
+            "phase": "warmup" if epoch < self.config.search.warmup_epochs else "joint",
             "time": time.time(),
             "images_per_second": images_per_second,
             "tau": self.tau,
             "learning_rate": self.learning_rate,
             **numbers,
-            "entropy": entropy,
+            "entropy": entropies(state.alpha, state.beta, state.gamma, share is not None),
             "operation_share": share,
             "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()}
             if share
@@ -473,31 +374,20 @@ class Search:
             "genotype": genotype.to_json() if genotype else None,
         }
 
-    def _operation_share(self) -> dict[str, dict[str, float]]:
-        """Expected share of each operation over the edges that β would keep on average."""
-        shares = {}
-        for kind, alpha_EO, beta_E in zip(KINDS, self.state.alpha, self.state.beta, strict=True):
-            weight_E = _edge_probability(beta_E)
-            share_O = (weight_E.unsqueeze(-1) * alpha_EO.softmax(-1)).sum(0) / weight_E.sum()
-            shares[kind] = dict(zip(OPERATIONS, share_O.tolist(), strict=True))
-        return shares
-
     def result(self) -> dict[str, Any]:
         """The search's part of result.json."""
-        state = self.state
+        state, architecture = self.state, self.searches_architecture
         genotype, found = self.genotype(), self.policy()
+        edges = torch.stack([edge_probability(beta_E) for beta_E in state.beta])
         searched = self.config.search.target != "architecture"
-        with torch.no_grad():
-            edges = torch.stack([_edge_probability(beta_E) for beta_E in state.beta])
-            operations = state.alpha.softmax(-1)
         return {
             "schema": 1,
             "kind": "search",
             "genotype": genotype.to_json() if genotype else None,
             "policy": found.to_json() if found else None,
-            "evidence": _evidence_json(state.evidence) if searched else None,
-            "alpha": operations.tolist() if self.searches_architecture else None,
-            "beta": edges.tolist() if self.searches_architecture else None,
+            "evidence": evidence_json(state.evidence) if searched else None,
+            "alpha": state.alpha.detach().softmax(-1).tolist() if architecture else None,
+            "beta": edges.tolist() if architecture else None,
             "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
         }
 
@@ -518,51 +408,7 @@ def _genotype(z: SampledArchitecture | None) -> Genotype | None:
     return None if z is None else z.genotype
 
 
-def _adam(parameters: list[Tensor], settings: Any) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        parameters,
-        lr=settings.learning_rate,
-        betas=tuple(settings.betas),
-        weight_decay=settings.weight_decay,
-    )
-
-
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-
-
-def _edge_probability(beta_E: Tensor) -> Tensor:
-    """softmax over the edges into each node."""
-    return torch.cat([beta_E[edges_into(j)].softmax(-1) for j in range(INPUTS, INPUTS + NODES)])
-
-
-def _mean_entropy(logits: Tensor) -> float:
-    return float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean())
-
-
-def _edge_entropy(beta_CE: Tensor) -> float:
-    nodes = range(INPUTS, INPUTS + NODES)
-    return sum(_mean_entropy(beta_CE[:, edges_into(j)]) for j in nodes) / NODES
-
-
-def _evidence_json(evidence: Evidence) -> dict[str, Any]:
-    """Mean advantage and standard error, null where a choice was never drawn."""
-
-    def finite(value: Tensor) -> Any:
-        return (
-            [finite(part) for part in value]
-            if value.ndim
-            else (float(value) if bool(value.isfinite()) else None)
-        )
-
-    tables = {
-        "operation": evidence.operation(),
-        "applied": evidence.applied(),
-        "magnitude": evidence.magnitude(),
-    }
-    return {
-        name: {"mean": finite(mean), "standard_error": finite(error)}
-        for name, (mean, error) in tables.items()
-    }

@@ -56,9 +56,11 @@ class Genotype:
         for kind in KINDS:
             _check_cell(kind, self.cell(kind))
         intermediate = range(INPUTS, INPUTS + NODES)
-        if not self.concat or any(node not in intermediate for node in self.concat):
+        known = self.concat and all(node in intermediate for node in self.concat)
+        if not known or len(set(self.concat)) < len(self.concat):
             raise ValueError(
-                f"genotype: concat {list(self.concat)} must name nodes of {list(intermediate)}"
+                f"genotype: concat {list(self.concat)} must name nodes of {list(intermediate)}, "
+                "one or more, none of them twice"
             )
 
     def cell(self, kind: str) -> tuple[Pair, ...]:
@@ -83,7 +85,7 @@ class Genotype:
         return Genotype(
             normal=_read_pairs("normal", document["normal"]),
             reduce=_read_pairs("reduce", document["reduce"]),
-            concat=tuple(document["concat"]),
+            concat=_read_concat(document["concat"]),
         )
 
 
@@ -94,6 +96,12 @@ def _read_pairs(kind: str, pairs: Any) -> tuple[Pair, ...]:
         raise ValueError(
             f"genotype: {kind} must be a list of [operation, source] pairs, got {pairs!r}"
         ) from error
+
+
+def _read_concat(nodes: Any) -> tuple[int, ...]:
+    if not isinstance(nodes, list) or any(type(node) is not int for node in nodes):
+        raise ValueError(f"genotype: concat must be a list of nodes, got {nodes!r}")
+    return tuple(nodes)
 
 
 def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
@@ -112,9 +120,8 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
                     f"known: {', '.join(OPERATIONS)}"
                 )
             if type(source) is not int or not 0 <= source < target:
-                raise ValueError(
-                    f"genotype: {kind} node {target} reads {source!r}; it may read 0 to {target - 1}"
-                )
+                allowed = f"it may read 0 to {target - 1}"
+                raise ValueError(f"genotype: {kind} node {target} reads {source!r}; {allowed}")
         if len({source for _, source in chosen}) != IN_DEGREE:
             raise ValueError(
                 f"genotype: {kind} node {target} reads {[s for _, s in chosen]}; in-degree "

@@ -259,7 +259,7 @@ def test_a_contribution_travels_as_a_row() -> None:
     g = stream(0, "row")
     numbers = torch.randn(16, generator=g).view(2, 8), torch.randn(7, generator=g)
     sent = daas.Contribution(
-        numbers[0], numbers[1], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), {}
+        numbers[0], numbers[1], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), {}, {}
     )
     got = daas.Contribution.from_row(sent.to_row())
     for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):

@@ -12,6 +12,8 @@ FLOORS = [
     {"estimators"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result"},
+    {"telemetry"},
+    {"state"},
     {"report", "watch", "search", "explain"},
     {"run"},
     {"train"},

@@ -5,34 +5,40 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from daas_dist.models import ops
 from daas_dist.space import Genotype
 
 
 class SmallConvNet(nn.Module):
-    """Three blocks of 3×3 convolution (stride 2), norm, ReLU; global average; linear (ours).
+    """Twice 3×3 convolution, ReLU, 2×2 maximum; 7×7 places; linear, ReLU, linear (ours).
 
-    Widths: channels, 2 × channels, 4 × channels. Norms use the batch's statistics, always.
+    As old networks are, so that a policy can be seen in it: no batch norm, which would undo a
+    change of brightness that a whole batch shares and let images share their losses; no global
+    average, which would not see a shift.
     """
+
+    PLACES = 7
 
     def __init__(self, channels: int = 16, classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
-        widths = (in_channels, channels, 2 * channels, 4 * channels)
-        self.blocks = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False),
-                    ops.norm(c_out, affine=True, running=False),
-                    nn.ReLU(),
-                )
-                for c_in, c_out in zip(widths, widths[1:], strict=False)
-            )
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.AdaptiveAvgPool2d(self.PLACES),
         )
-        self.classifier = nn.Linear(widths[-1], classes)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(2 * channels * self.PLACES**2, 4 * channels),
+            nn.ReLU(),
+            nn.Linear(4 * channels, classes),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, in_channels, H, W] to logits [B, classes]."""
-        return self.classifier(self.blocks(images).mean((-2, -1)))
+        return self.classifier(self.features(images))
 
 
 class FixedNetwork(nn.Module):

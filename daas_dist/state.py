@@ -1,0 +1,118 @@
+"""All that a step of the search changes, and how it starts, is saved and loaded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from daas_dist import schema
+from daas_dist.daas import Weights
+from daas_dist.estimators import Evidence
+from daas_dist.policy import PolicyLogits
+from daas_dist.rng import stream
+from daas_dist.space import EDGES, KINDS, OPERATIONS
+from daas_dist.telemetry import Interval
+
+SMALL_START = 1e-3
+"""α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
+
+
+@dataclass
+class SearchState:
+    """Axes as in daas.py. α, β, γ and the evidence live on the CPU, the network on the device."""
+
+    step: int
+    network: nn.Module
+    alpha: Tensor
+    beta: Tensor
+    gamma: PolicyLogits
+    evidence: Evidence
+    val_grad: Weights
+    """Running mean of validation gradients, of the weights that had one so far."""
+    weight_optimiser: torch.optim.Optimizer
+    architecture_optimiser: torch.optim.Optimizer
+    policy_optimiser: torch.optim.Optimizer
+    passes: float
+    seconds: float
+    interval: Interval
+
+    @staticmethod
+    def initial(network: nn.Module, config: schema.Config) -> "SearchState":
+        """Step 0. network: on its device already."""
+        settings, start = config.search, stream(config.seed, "initial")
+        alpha = SMALL_START * torch.randn(len(KINDS), len(EDGES), len(OPERATIONS), generator=start)
+        beta = SMALL_START * torch.randn(len(KINDS), len(EDGES), generator=start)
+        alpha.requires_grad_()
+        beta.requires_grad_()
+        gamma = PolicyLogits.initial(config.policy.slots, config.policy.parameters)
+        weights, policy = settings.weights, settings.policy_optimizer
+        return SearchState(
+            step=0,
+            network=network,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            evidence=Evidence.empty(config.policy.slots),
+            val_grad={},
+            weight_optimiser=torch.optim.SGD(
+                network.parameters(),
+                lr=weights.learning_rate,
+                momentum=weights.momentum,
+                weight_decay=weights.weight_decay,
+            ),
+            architecture_optimiser=_adam([alpha, beta], settings.architecture),
+            policy_optimiser=_adam(gamma.tensors(), policy)
+            if policy.name == "adam"
+            else torch.optim.SGD(
+                gamma.tensors(), lr=policy.learning_rate, weight_decay=policy.weight_decay
+            ),
+            passes=0.0,
+            seconds=0.0,
+            interval=Interval.empty(),
+        )
+
+    def save(self) -> dict[str, Any]:
+        """Tensors, numbers and names only."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "alpha": self.alpha.detach(),
+            "beta": self.beta.detach(),
+            "gamma": [value.detach() for value in self.gamma.tensors()],
+            "evidence": self.evidence.tensors(),
+            "val_grad": self.val_grad,
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
+            "passes": self.passes,
+            "seconds": self.seconds,
+            "interval": self.interval.sums,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        self.step, self.passes, self.seconds = saved["step"], saved["passes"], saved["seconds"]
+        self.network.load_state_dict(saved["network"])
+        with torch.no_grad():
+            own = [self.alpha, self.beta, *self.gamma.tensors()]
+            stored = [saved["alpha"], saved["beta"], *saved["gamma"]]
+            for value, there in zip(own, stored, strict=True):
+                value.copy_(there)
+        self.evidence = Evidence.from_tensors(saved["evidence"])
+        weights = dict(self.network.named_parameters())
+        self.val_grad = {
+            name: value.to(weights[name].device) for name, value in saved["val_grad"].items()
+        }
+        for optimiser, there in zip(self._optimisers(), saved["optimisers"], strict=True):
+            optimiser.load_state_dict(there)
+        self.interval = Interval(saved["interval"])
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        return [self.weight_optimiser, self.architecture_optimiser, self.policy_optimiser]
+
+
+def _adam(parameters: list[Tensor], settings: Any) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        parameters,
+        lr=settings.learning_rate,
+        betas=tuple(settings.betas),
+        weight_decay=settings.weight_decay,
+    )
