@@ -32,7 +32,9 @@ def _entropy(probabilities: torch.Tensor) -> float:
     return float(-(probabilities * probabilities.log()).sum(-1).mean())
 
 
-def _policy(pi_KO: torch.Tensor, application_KO: torch.Tensor, seed: int, parameters: str) -> dict:
+def _policy(
+    pi_KO: torch.Tensor, application_KO: torch.Tensor, seed: int, parameters: str
+) -> dict[str, Any]:
     probability_KO = pi_KO.softmax(-1)
     slots, count = probability_KO.shape
     generator = stream(seed, "fake", "magnitude")
@@ -55,8 +57,8 @@ def _policy(pi_KO: torch.Tensor, application_KO: torch.Tensor, seed: int, parame
     }  # fmt: skip
 
 
-def _evidence(slots: int, seed: int) -> dict:
-    def table(*shape: int) -> dict:
+def _evidence(slots: int, seed: int) -> dict[str, Any]:
+    def table(*shape: int) -> dict[str, Any]:
         generator = stream(seed, "fake", "evidence", len(shape))
         mean = torch.randn(shape, generator=generator) * 0.06
         error = 0.03 + 0.03 * torch.rand(shape, generator=generator)
@@ -69,11 +71,11 @@ def _evidence(slots: int, seed: int) -> dict:
     }
 
 
-def _write_lines(path: Path, rows: list[dict]) -> None:
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _settle(path: Path, state: str, events: list[dict], last: float) -> None:
+def _settle(path: Path, state: str, events: list[dict[str, Any]], last: float) -> None:
     if state == "finished":
         (path / "DONE").touch()
         events.append({"time": last, "event": "finished"})
@@ -84,7 +86,7 @@ def _settle(path: Path, state: str, events: list[dict], last: float) -> None:
     _write_lines(path / "events.jsonl", events)
 
 
-def _provenance(data: str) -> dict:
+def _provenance(data: str) -> dict[str, Any]:
     return {
         "commit": "3f9c2ab41d", "dirty": True, "diff_sha256": "9d" * 32,
         "versions": {"python": "3.11.9", "torch": "2.14.1", "torchvision": "0.29.1"},
@@ -116,7 +118,7 @@ def search(
         "application": torch.randn(slots, 15, generator=generator),
     }
     rows: list[dict[str, Any]] = []
-    genotype: dict = {}
+    genotype: dict[str, Any] = {}
     for line in range(1, round(lines * done) + 1):
         progress = line / lines
         joint = progress > 0.4

@@ -36,7 +36,7 @@ def scalars(run_dir: Path) -> dict[str, list[tuple[int, float, float]]]:
     }
 
 
-def expected(run_dir: Path, name: str, part: str | None = None) -> list[tuple[int, float, float]]:
+def expected(run_dir: Path, name: str, part: str | None = None) -> list[tuple[int, float, Any]]:
     rows = read_metrics(run_dir)
     values = [row[name] if part is None else row[name][part] for row in rows]
     return [

@@ -327,7 +327,7 @@ def test_cost_leaves_the_network_as_it_was() -> None:
     assert [module.training for module in network.modules()] == modes
     after = network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in state.items())
-    assert not any(module._forward_hooks for module in network.modules())
+    assert not any(module._forward_hooks for module in network.modules())  # pyright: ignore
 
 
 def test_derived_norms_are_affine_with_statistics_and_pools_have_none() -> None:

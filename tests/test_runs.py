@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
+from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 import daas_dist
 

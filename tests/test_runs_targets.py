@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import results
 from make_jpeg_tree import make
-from runs import column, needs_fashion_mnist, read
+from whole_runs import column, needs_fashion_mnist, read
 
 from daas_dist import cli
 from daas_dist.space import DARTS_V2, OPERATIONS

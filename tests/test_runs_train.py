@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import results
-from runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
+from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 pytestmark = needs_fashion_mnist
 

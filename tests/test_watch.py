@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fake_run
@@ -15,6 +16,8 @@ from rich.text import Text
 from daas_dist import watch
 from daas_dist.report import panels
 from daas_dist.report.record import Row, read_rows
+
+Maker = Callable[[], tuple[Console, io.StringIO]]
 
 
 def log() -> tuple[Console, io.StringIO]:
@@ -111,7 +114,8 @@ def test_of_many_trainings_those_under_way_are_shown(tmp_path: Path) -> None:
 def test_a_silent_run_is_asked_about_a_stopped_one_is_not(tmp_path: Path) -> None:
     path = fake_run.search(tmp_path / "run", state="in progress", done=0.6, lines=30)
     os.utime(path / "metrics.jsonl", (0, 0))
-    os.utime(path / "events.jsonl", (time.time() - 1000,) * 2)
+    earlier = time.time() - 1000
+    os.utime(path / "events.jsonl", (earlier, earlier))
     console, written = terminal()
     for _ in range(2):
         watched = watch.Watched(path)
@@ -119,7 +123,7 @@ def test_a_silent_run_is_asked_about_a_stopped_one_is_not(tmp_path: Path) -> Non
         console.print(watched.panel())
         with (path / "events.jsonl").open("a") as file:
             file.write('{"time": 2.0, "event": "stopped", "step": 6000}\n')
-        os.utime(path / "events.jsonl", (time.time() - 1000,) * 2)
+        os.utime(path / "events.jsonl", (earlier, earlier))
     going, stopped = written.getvalue().split("run stopped")
     assert "nothing written for 16 min" in going and "left" in going
     assert "goes on from here" in stopped and "alive" not in stopped and " left" not in stopped
@@ -147,7 +151,9 @@ def test_a_display_redraws_one_panel_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1)])
 @pytest.mark.parametrize("make", [log, terminal])
-def test_watching_an_ended_run_shows_it_and_ends(tmp_path: Path, state, code, make) -> None:
+def test_watching_an_ended_run_shows_it_and_ends(
+    tmp_path: Path, state: str, code: int, make: Maker
+) -> None:
     path = fake_run.search(tmp_path / "run", state=state, lines=10)
     console, written = make()
     assert watch.main(path, console=console) == code
@@ -155,7 +161,7 @@ def test_watching_an_ended_run_shows_it_and_ends(tmp_path: Path, state, code, ma
 
 
 @pytest.mark.parametrize("make", [log, terminal])
-def test_watching_a_growing_training_follows_it_to_its_end(tmp_path: Path, make) -> None:
+def test_watching_a_growing_training_follows_it_to_its_end(tmp_path: Path, make: Maker) -> None:
     path = tmp_path / "train"
     fake_run.training(path, state="in progress", epochs=8)
     console, written = make()

@@ -1,14 +1,14 @@
 """The parts of a report: of a search, of the trainings of what it found, or of both."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from daas_dist.report import cells, markup, pictures, plots, policy, sample_grid, trainings
 from daas_dist.report.header import event_words, genotype_of
 from daas_dist.report.markup import section, text
-from daas_dist.report.record import Run
+from daas_dist.report.record import Row, Run
 from daas_dist.report.samples import Samples
 from daas_dist.space import KINDS, Genotype, edge_indices
 
@@ -68,7 +68,7 @@ def _found(run: Run, genotype: Genotype, name: str) -> str:
     return f"<div class='found'>{figures}</div>{below}"
 
 
-def _edges(result: Mapping, genotype: Genotype, name: str) -> str:
+def _edges(result: Row, genotype: Genotype, name: str) -> str:
     grids = "".join(
         markup.figure(
             cells.TITLES[kind],
@@ -101,7 +101,7 @@ def _training_lead(run: Run, shown: Sequence[Run]) -> str:
     return lead
 
 
-def _policy_lead(found: Mapping) -> str:
+def _policy_lead(found: Row) -> str:
     tied = {
         "per_slot": "each slot has an application probability and a magnitude for each operation",
         "per_policy": "each ordered sequence of operations has its own application "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from daas_dist.report import markup, pictures, plots
 from daas_dist.report.compare import Group, difference, groups, leading, rivals
-from daas_dist.report.record import Run, Training
+from daas_dist.report.record import Row, Run, Training
 
 WORDS = {
     "found": "found",
@@ -73,7 +73,7 @@ def _percent(figures: tuple[float, float | None]) -> tuple[float, float | None]:
     return 100 * mean, None if deviation is None else 100 * deviation
 
 
-def _metrics(run: Run, group: Group) -> list[list[dict]]:
+def _metrics(run: Run, group: Group) -> list[list[Row]]:
     def belongs(training: Training) -> bool:
         named = (training.architecture, training.policy)
         return bool(training.metrics) and named == (group.architecture, group.policy)
