@@ -20,7 +20,7 @@ def linear_softmax(theta: daas.Weights, _z: object, images: Tensor, _gates: obje
 
 
 def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.Batch, Tensor]:
-    """θ away from 0, six fixed 'augmentations' of a batch, a validation batch, γ away from uniform."""
+    """θ away from 0, γ from uniform; six fixed 'augmentations' of a batch, a validation batch."""
     g = stream(seed, "problem")
     theta = {
         "first": torch.randn(FEATURES, 6, generator=g, dtype=torch.float64),
