@@ -59,7 +59,7 @@ def test_two_ranks_train_the_same_rows(alone: Path, stage: tuple[str, ...], tmp_
 def test_a_killed_and_a_stopped_training_end_with_the_same_rows(
     alone: Path, stage: tuple[str, ...], tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "disturbed"
+    run_dir, output = tmp_path / "disturbed", ""
     for name, number, status in (
         ("found-found-seed0", signal.SIGKILL, -signal.SIGKILL),
         ("random-none-seed0", signal.SIGTERM, 0),
