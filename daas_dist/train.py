@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
 from daas_dist import augment, checkpoint, models
-from daas_dist.config import Config
+from daas_dist.config import Config, ConfigError
 from daas_dist.data import Batches, digest
 from daas_dist.mesh import Mesh, connect
 from daas_dist.models.network import Network
@@ -83,9 +83,11 @@ def run_training(config: Config) -> Path:
 
 
 def _run_training(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:
-    if config.train.result is not None:
-        read(config.train.result)  # a wrong file fails here, before anything is written
+    # A wrong file fails here, before anything is written.
+    searched = None if config.train.result is None else read(config.train.result)
     run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
+    if searched is not None and mesh.leads:
+        _keep(searched, run_dir)
     data = load_data_in_turn(config, mesh)
     log = RunLog(run_dir) if mesh.leads else None
     if log is not None:
@@ -109,6 +111,21 @@ def _run_training(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Pa
         else:
             log.event("stopped")
     return run_dir
+
+
+def _keep(searched: dict[str, Any], run_dir: Path) -> None:
+    """A copy of the search's result, since a comparison is of one architecture and one policy.
+
+    ConfigError where the run directory has trainings of another.
+    """
+    kept = run_dir / "search.json"
+    if not kept.exists():
+        write_json(kept, searched)
+    elif any(read(kept)[part] != searched[part] for part in ("genotype", "policy")):
+        raise ConfigError(
+            f"{run_dir} holds trainings of another architecture or policy than train.result has "
+            f"now ({kept} has theirs); set run_dir to a new folder"
+        )
 
 
 def _write_comparison(config: Config, run_dir: Path, done: Mapping[int, dict[str, Any]]) -> None:

@@ -8,6 +8,10 @@ import pytest
 import results
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
+from daas_dist import cli
+from daas_dist.rng import stream
+from daas_dist.space import random_genotype
+
 pytestmark = needs_fashion_mnist
 
 
@@ -73,3 +77,20 @@ def test_a_killed_and_a_stopped_training_end_with_the_same_rows(
     finish(*stage, f"run_dir={run_dir}")
     assert rows(run_dir) == rows(alone)
     assert epochs(run_dir) == epochs(alone)
+
+
+def test_another_search_is_not_mixed_into_trainings_that_are_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "run", "stage=train_fashion", "preset=tiny", "train.compare=[found/found]",
+        "train.epochs=1", "data.limit=32", "data.test_limit=32",
+        f"train.result={results.save(tmp_path)}", f"run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert cli.main(words) == 0
+    results.save(tmp_path, provenance={"host": "another"})
+    assert cli.main(words) == 0
+    other = random_genotype(stream(1, "test"))
+    results.save(tmp_path, genotype=other.to_json())
+    assert cli.main(words) == 2
+    assert "another architecture or policy than train.result" in capfd.readouterr().err
