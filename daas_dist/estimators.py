@@ -20,6 +20,10 @@ from daas_dist import augment
 from daas_dist.daas import policy_surrogate
 from daas_dist.policy import Draws, PolicyLogits
 
+DOUBT = 1.5
+"""Standard errors that an effect has to exceed before it moves a policy (ours;
+benchmarks/planted_truth.py: 1 lets a control's noise through as far as null runs', 2 is slow)."""
+
 
 class Table(NamedTuple):
     """Decayed sums over the samples that made one choice; every part has the choices' shape."""
@@ -165,6 +169,16 @@ def shrink(mean: Tensor, error: Tensor) -> Tensor:
     return torch.where(known, mean * variance / (variance + error.square()).clamp_min(1e-300), 0.0)
 
 
+def significant(mean: Tensor, error: Tensor) -> Tensor:
+    """What of each mean is beyond DOUBT standard errors, 0 where nothing is or none was drawn.
+
+    Soft thresholding (Donoho & Johnstone 1994): few operations matter, the others shall not move.
+    """
+    known = error.isfinite()
+    beyond = (mean.abs() - DOUBT * error).clamp_min(0.0)
+    return torch.where(known, mean.sign() * beyond, 0.0)
+
+
 # --- The estimators ------------------------------------------------------------------------------
 
 
@@ -209,17 +223,19 @@ def natural(gamma: PolicyLogits, _draws: Draws, _reward: Tensor, evidence: Evide
     of advantages itself, and by a sigmoid's logit the difference of its two outcomes (Kakade 2001):
     an operation that is seldom drawn moves as readily as one that leads, and a step is as long as
     its evidence is strong, which Adam would undo. So take it with plain steps (sgd).
+
+    An operation is worth what its better use gains: applied or left out, hence never less than
+    nothing. One that harms loses its application, not its place; so where nothing helps, no
+    operation rises only because others fall.
     """
     with torch.no_grad():
-        applied_KO = shrink(*evidence.applied()).float()
+        applied_KO = significant(*evidence.applied()).float()
+        worth_KO = applied_KO.clamp_min(0.0)
+        worth_KO -= (gamma.pi_KO.softmax(-1) * worth_KO).sum(-1, keepdim=True)
         magnitude_KOM = shrink(*evidence.magnitude()).float()
-        chosen = gamma.occurrence()
-        p_KO = chosen.applied_KO / chosen.operation_KO.clamp_min(1e-12)
-        operation_KO = p_KO * applied_KO  # left out, a slot gains nothing
-        operation_KO -= (chosen.operation_KO * operation_KO).sum(-1, keepdim=True)
-    rho_advantage, delta_advantage = gamma.like(applied_KO), gamma.like(magnitude_KOM)
+        rho_advantage, delta_advantage = gamma.like(applied_KO), gamma.like(magnitude_KOM)
     return -(
-        (gamma.pi_KO * operation_KO).sum()
+        (gamma.pi_KO * worth_KO).sum()
         + (gamma.rho * rho_advantage).sum()
         + (gamma.delta * delta_advantage).sum()
     )
