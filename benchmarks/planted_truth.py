@@ -1,13 +1,16 @@
 """Does the search find an augmentation that was planted, and nothing where nothing was?
 
-For each operation a data set of Fashion-MNIST: the validation and test images carry the operation at
-strengths that are plain to see, the training images do not. A search has found it if it ranks the
-operation first by probability × application; training under the found policy should then beat
-training under none on the changed test images. Control: nothing planted, where the weights should
-not leave what null runs (the same search, its rewards permuted) reach by chance.
+For each operation a data set of Fashion-MNIST: the validation and test images carry the operation
+at strengths that are plain to see, the training images do not. A search has found it if it ranks
+the operation first by probability × application; training under the found policy should then beat
+training under none on the changed test images. Control: nothing planted, where no weight should
+leave what null runs (the same search, its rewards permuted) reach by chance.
 
     python benchmarks/planted_truth.py policy            a policy alone, on the small network
-    python benchmarks/planted_truth.py joint             with a small supernet's architecture
+    python benchmarks/planted_truth.py joint             with a small supernet's architecture; half
+                                                         of the validation images are changed, as
+                                                         the batch norm of a wholly changed batch
+                                                         would undo much of it
     python benchmarks/planted_truth.py estimators        every estimator, at equal passes
     python benchmarks/planted_truth.py table             print what is in the results so far
 
@@ -28,7 +31,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from daas_dist import augment, config as configuration, models
+from daas_dist import augment, models
+from daas_dist import config as configuration
 from daas_dist.config import Config
 from daas_dist.daas import Batch
 from daas_dist.data import Batches, Images, split
@@ -60,10 +64,23 @@ SEARCH = [
     "device=cpu",
 ]
 KINDS = {
-    "policy": [*SEARCH, "model=small", "search.target=policy", "search.warmup_epochs=4", "search.joint_epochs=6"],
-    "joint": [*SEARCH, "model.channels=6", "model.cells=3", "data.crop_padding=1",
-              "search.weight_architectures=2", "search.warmup_epochs=2", "search.joint_epochs=3"],
-}  # fmt: skip
+    "policy": [
+        *SEARCH,
+        "model=small",
+        "search.target=policy",
+        "search.warmup_epochs=4",
+        "search.joint_epochs=6",
+    ],
+    "joint": [
+        *SEARCH,
+        "model.channels=6",
+        "model.cells=3",
+        "data.crop_padding=1",
+        "search.weight_architectures=2",
+        "search.warmup_epochs=2",
+        "search.joint_epochs=3",
+    ],
+}
 ESTIMATORS = {
     "paper": ["search.estimator=paper"],
     "leave_one_out": ["search.estimator=leave_one_out"],
@@ -71,7 +88,7 @@ ESTIMATORS = {
     "running_means": ["search.estimator=running_means", "search.evidence.decay=0.9"],
     "natural": [],
 }
-"""What differs from the stage. The first four take Adam at 0.015, as a probe found best for them."""
+"""What differs from the stage. The first four take Adam at 0.015, best for them in a probe."""
 ADAM = ["search.policy_optimizer.name=adam", "search.policy_optimizer.learning_rate=0.015"]
 TRAINING_EPOCHS = 8
 
@@ -82,8 +99,8 @@ def halved(images: Images) -> Images:
     return dataclasses.replace(images, images=small)
 
 
-def planted(images: Images, operation: str, seed: int, part: str) -> Images:
-    """Every image under the operation, at its strengths, with a random sign."""
+def planted(images: Images, operation: str, seed: int, part: str, every: int = 1) -> Images:
+    """Every image (or every second, ...) under the operation, at its strengths, random signs."""
     if operation == NOTHING:
         return images
     low, high = STRENGTHS[operation]
@@ -96,6 +113,7 @@ def planted(images: Images, operation: str, seed: int, part: str) -> Images:
         torch.rand(count, 2, generator=generator),
         "autoaugment",
     )
+    changed[torch.arange(count) % every > 0] = images.images[torch.arange(count) % every > 0]
     return dataclasses.replace(images, images=changed)
 
 
@@ -112,7 +130,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job["kind"] == "joint":
         data = dataclasses.replace(data, train=halved(data.train), test=halved(data.test))
     train, val = split(data.train, 1 - config.data.val_share, config.seed)
-    val, test = planted(val, operation, seed, "val"), planted(data.test, operation, seed, "test")
+    val = planted(val, operation, seed, "val", every=2 if job["kind"] == "joint" else 1)
+    test = planted(data.test, operation, seed, "test")
     search = Search(
         config,
         SearchData(train, val, data.mean, data.std),
@@ -188,21 +207,23 @@ def train_small(
 
 
 def jobs(arguments: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    """The runs of a suite, the most telling first: all operations of a seed before the next seed."""
-    common = {"override": arguments.override, "passes": arguments.passes, "null": False}
+    """The runs of a suite, the most telling first: all operations of a seed before the next."""
     names = arguments.operations or [*STRENGTHS, NOTHING]
+    compares = arguments.suite == "estimators"
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for name in names:
-            if arguments.suite == "estimators":
-                for estimator in arguments.estimators:
-                    yield {**common, "kind": "policy", "estimator": estimator, "operation": name,
-                           "seed": seed, "train": False}  # fmt: skip
-            else:
-                yield {**common, "kind": arguments.suite, "estimator": "natural",
-                       "operation": name, "seed": seed, "train": True}  # fmt: skip
-                if name == NOTHING:
-                    yield {**common, "kind": arguments.suite, "estimator": "natural",
-                           "operation": name, "seed": seed, "train": False, "null": True}  # fmt: skip
+            for estimator in arguments.estimators if compares else ["natural"]:
+                for null in (False, True) if name == NOTHING else (False,):
+                    yield {
+                        "kind": "policy" if compares else arguments.suite,
+                        "estimator": estimator,
+                        "operation": name,
+                        "seed": seed,
+                        "null": null,
+                        "override": arguments.override,
+                        "passes": arguments.passes,
+                        "train": not null and not compares,
+                    }
 
 
 KEY = ("kind", "estimator", "operation", "seed", "null", "override", "passes")
@@ -253,10 +274,14 @@ def _accuracies(done: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("suite", choices=["policy", "joint", "estimators", "table"])
     parser.add_argument("--operations", nargs="+", choices=[*STRENGTHS, NOTHING])
-    parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS))
+    parser.add_argument(
+        "--estimators", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS)
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--passes", type=float, help="stop a search after so many")
@@ -274,10 +299,15 @@ def main() -> None:
                 rows.append(row)
                 out.write(json.dumps(row) + "\n")
                 out.flush()
-                told = f"{row['first']} {row['top_weight']:.2f}, 1/2 at {row['half']}"
-                print(f"{row['kind']} {row['estimator']} {row['operation']}, seed {row['seed']}"
-                      f"{' null' if row['null'] else ''}: {told} ({row['seconds']:.0f} s)", flush=True)  # fmt: skip
+                print(told(row), flush=True)
     print_table(rows)
+
+
+def told(row: dict[str, Any]) -> str:
+    """A line about one run."""
+    what = f"{row['kind']} {row['estimator']} {row['operation']}, seed {row['seed']}"
+    found = f"{row['first']} {row['top_weight']:.2f}, 1/2 at {row['half']}"
+    return f"{what}{' null' if row['null'] else ''}: {found} ({row['seconds']:.0f} s)"
 
 
 if __name__ == "__main__":

@@ -68,11 +68,13 @@ def test_preset_paper_changes_nothing_where_the_paper_was(stage: str) -> None:
     assert difference(load(given), load([*given, "preset=paper"])) == []
 
 
-def test_preset_ours_changes_the_estimator_only() -> None:
+def test_preset_ours_changes_the_estimator_and_its_steps_only() -> None:
     paper, ours = (load(["stage=search_cifar10", f"preset={name}"]) for name in ("paper", "ours"))
     assert difference(paper, ours) == [
         "search.reuse_gradients: false -> true",
-        "search.estimator: paper -> running_means",
+        "search.estimator: paper -> natural",
+        "search.policy_optimizer.name: adam -> sgd",
+        "search.policy_optimizer.learning_rate: 0.005 -> 0.2",
         "policy.parameters: per_policy -> per_slot",
     ]
 
