@@ -1,12 +1,12 @@
 """TensorBoard's own reader finds the lines of metrics.jsonl: each once, also after a resume."""
 
-import subprocess
-import sys
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daas_dist import cli
 from daas_dist.runlog import RunLog, read_metrics
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -82,12 +82,15 @@ def test_a_training_counts_epochs(tmp_path: Path) -> None:
     assert [(s, v) for s, _, v in scalars(tmp_path)["test_accuracy"]] == [(1, 0.25), (2, 0.5)]
 
 
-def test_without_the_package_a_run_fails_at_the_door(tmp_path: Path) -> None:
-    run_dir = tmp_path / "none"
-    call = f"cli.main(['run', 'tensorboard=true', 'run_dir={run_dir}'])"
-    missing = "import importlib.util as u; u.find_spec = lambda name: None"
-    code = f"from daas_dist import cli, run; {missing}; raise SystemExit({call})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "pip install 'daas-dist[tensorboard]'" in done.stderr
-    assert not run_dir.exists()
+def test_without_the_package_a_run_fails_at_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: None if name == "tensorboard" else find_spec(name, package),
+    )
+    assert cli.main(["run", "tensorboard=true", f"run_dir={tmp_path / 'none'}"]) == 2
+    assert "pip install 'daas-dist[tensorboard]'" in capfd.readouterr().err
+    assert not (tmp_path / "none").exists()

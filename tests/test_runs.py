@@ -1,14 +1,13 @@
 """Whole searches through the command line: the same bits after a stop, a kill, and on two ranks."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 import daas_dist
+from daas_dist import cli
 
 pytestmark = needs_fashion_mnist
 STAGE = (
@@ -69,8 +68,7 @@ def test_a_disturbed_run_resumes_to_the_same_bits(
     assert losses == column(undisturbed / "metrics.jsonl", "train_loss")
 
 
-def test_a_wrong_key_fails_at_the_door(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "daas_dist", "search.batchsize=3", f"run_dir={tmp_path / 'no'}"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and "search.batch_size" in done.stderr
+def test_a_wrong_key_fails_at_the_door(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "search.batchsize=3", f"run_dir={tmp_path / 'no'}"]) == 2
+    assert "search.batch_size" in capfd.readouterr().err
     assert not (tmp_path / "no").exists()
