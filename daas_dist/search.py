@@ -353,13 +353,13 @@ class Search:
             numbers["reward_mean"] = numbers["reward_std"] = None
         share = operation_share(state.alpha, state.beta) if self.searches_architecture else None
         genotype, found = self.genotype(), self.policy()
-        epoch = self.train_batches.epoch(state.step - 1)  # of the step that was just taken
+        epoch = self.train_batches.epoch(state.step - 1) + 1  # of the last step, from 1
         return {
             "step": state.step,
             "epoch": epoch,
             "steps": self.steps,
             "epochs": self.epochs,
-            "phase": "warmup" if epoch < self.config.search.warmup_epochs else "joint",
+            "phase": "warmup" if epoch <= self.config.search.warmup_epochs else "joint",
             "time": time.time(),
             "images_per_second": images_per_second,
             "tau": self.tau,

@@ -507,25 +507,29 @@ def test_fixed_network_refuses_an_architecture() -> None:
 
 def test_small_network_is_the_plain_computation() -> None:
     network = SmallConvNet(channels=4, classes=3, in_channels=2).double()
-    images = torch.randn(5, 2, 11, 11, dtype=torch.float64)
-    weights = list(network.parameters())
-    hidden = images
-    for block in range(3):
-        convolution, scale, shift = weights[3 * block : 3 * block + 3]
-        nn.init.normal_(scale)
-        nn.init.normal_(shift)
-        hidden = plain_norm(F.conv2d(hidden, convolution, stride=2, padding=1))
-        hidden = (hidden * scale[:, None, None] + shift[:, None, None]).clamp(min=0)
-    expected = hidden.mean((2, 3)) @ weights[-2].T + weights[-1]
+    images = torch.randn(5, 2, 56, 56, dtype=torch.float64)
+    w1, b1, w2, b2, w3, b3, w4, b4 = network.parameters()
+    hidden = F.conv2d(images, w1, b1, stride=2, padding=1).clamp(min=0)
+    hidden = F.conv2d(hidden, w2, b2, stride=2, padding=1).clamp(min=0)  # 14 x 14: 2 x 2 a place
+    places = hidden.unfold(2, 2, 2).unfold(3, 2, 2).mean((-2, -1)).reshape(5, 8 * 7 * 7)
+    expected = (places @ w3.T + b3).clamp(min=0) @ w4.T + b4
     torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_small_network_sees_a_shift_and_the_brightness_of_a_whole_batch() -> None:
+    network = SmallConvNet(channels=4, classes=3, in_channels=1)
+    images = torch.rand(4, 1, 28, 28)
+    for changed in (images.roll(8, -1), images * 0.2):
+        assert (network(changed) - network(images)).abs().max() > 1e-3
 
 
 def test_build_names_what_it_knows() -> None:
     network = build("small", classes=7, in_channels=1)
     assert network(torch.randn(2, 1, 28, 28)).shape == (2, 7)
+    weights = 9 * (16 + 16 * 32) + 32 * 49 * 64 + 64 * 7
     assert cost(network, (1, 28, 28)) == (
-        9 * (16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64) + 64 * 7 + 7,
-        9 * (14**2 * 16 + 7**2 * 16 * 32 + 4**2 * 32 * 64) + 64 * 7,
+        weights + 16 + 32 + 64 + 7,
+        9 * (14**2 * 16 + 7**2 * 16 * 32) + 32 * 49 * 64 + 64 * 7,
     )
     with pytest.raises(ValueError, match="unknown network 'large'; known: small"):
         build("large", classes=7, in_channels=1)
