@@ -126,9 +126,9 @@ class Search:
         """One step of Algorithm 1: α, β by Eq. (9) and γ by Eq. (13), then θ by Eq. (14)."""
         train = self._batch(self.data.train, self.train_batches, "train")
         val = self._batch(self.data.val, self.val_batches, "val")
-        val = Batch(self._to_network(val.images), val.labels)
+        val = Batch(self.to_network(val.images), val.labels)
 
-        sampled_I = self._sample_architectures("arch", self.config.search.architectures)
+        sampled_I = self.sample_architectures("arch", self.config.search.architectures)
         if self.searches_policy:
             terms = self._search_terms(sampled_I, train, val)
         else:
@@ -158,7 +158,7 @@ class Search:
         xi = self.learning_rate if settings.xi is None else settings.xi
         per_image = None
         if self.estimator.per_image:
-            plain = Batch(self._to_network(train.images), train.labels)
+            plain = Batch(self.to_network(train.images), train.labels)
             per_image = PerImage(plain, past, settings.evidence.validation_decay)
         at_theta = settings.architecture_gradient_at == "theta"
 
@@ -206,12 +206,11 @@ class Search:
     def _weight_terms(self, train: Batch) -> list[Contribution]:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
         count = self.config.search.weight_architectures if self.searches_architecture else 1
-        sampled_I = self._sample_architectures("weights-arch", count)
-        images = train.images
+        sampled_I = self.sample_architectures("weights-arch", count)
+        draws = None
         if self.config.search.target != "architecture" or self.data.fixed_policy is not None:
             draws = self._draws("weights-policy", 0, self._draw_count)
-            images = self._augment(images, draws, "weights", 0)
-        batch = Batch(self._to_network(images), train.labels)
+        batch = Batch(self.train_input(train.images, draws, "weights", 0), train.labels)
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
@@ -262,7 +261,7 @@ class Search:
 
     # --- Draws, each with its address ------------------------------------------------------------
 
-    def _sample_architectures(self, purpose: str, count: int) -> list[SampledArchitecture | None]:
+    def sample_architectures(self, purpose: str, count: int) -> list[SampledArchitecture | None]:
         if not self.searches_architecture:
             return [None] * count
         alpha, beta, tau, step = self.state.alpha, self.state.beta, self.tau, self.state.step
@@ -291,17 +290,21 @@ class Search:
             drawn = self._draws("policy", i, settings.policies_per_architecture)
             draws_J = [Draws(*(part[j : j + 1] for part in drawn)) for j in range(len(drawn[0]))]
         return [
-            Batch(
-                self._to_network(self._augment(train.images, draws, f"policy-{i}", j)), train.labels
-            )
+            Batch(self.train_input(train.images, draws, f"policy-{i}", j), train.labels)
             for j, draws in enumerate(draws_J)
         ]
 
-    def _augment(self, images_u8: Tensor, draws: Draws, purpose: str, index: int) -> Tensor:
-        if len(draws.operation_NK) == 1:
-            draws = policy.repeat(draws, len(images_u8))
+    def train_input(
+        self, images_u8: Tensor, draws: Draws | None, purpose: str, index: int
+    ) -> Tensor:
+        """What the network trains on: the policy (one Γ an image, or one for all), cutout."""
         generator = stream(self.config.seed, "augment", purpose, self.state.step, index)
-        return policy.apply(images_u8, draws, generator, self.config.policy.ranges)
+        if draws is not None:
+            if len(draws.operation_NK) == 1:
+                draws = policy.repeat(draws, len(images_u8))
+            images_u8 = policy.apply(images_u8, draws, generator, self.config.policy.ranges)
+        images, size = self.to_network(images_u8), self.config.data.cutout
+        return augment.cutout_square(images, size, generator) if size else images
 
     def _batch(self, images: Any, batches: Batches, purpose: str) -> Batch:
         """uint8 images after crop and flip, and labels."""
@@ -312,7 +315,7 @@ class Search:
         )
         return Batch(cropped, images.labels[index].to(self.device))
 
-    def _to_network(self, images_u8: Tensor) -> Tensor:
+    def to_network(self, images_u8: Tensor) -> Tensor:
         images = augment.normalise(images_u8.to(self.device), self.data.mean, self.data.std)
         return images.contiguous(memory_format=torch.channels_last)
 
