@@ -280,12 +280,35 @@ def control_variate(reward_B: Tensor, plain_B: Tensor) -> Tensor:
     return reward_B - slope * centred_B
 
 
-def blend(past: Weights, now: Weights, decay: float) -> Weights:
-    """A running mean of each weight's gradient; a weight without a past starts at its first."""
-    return {
-        name: value.lerp(past[name], decay) if name in past else value
-        for name, value in now.items()
-    }
+@dataclass(frozen=True)
+class RunningGradient:
+    """A decayed mean of gradients by θ, where a sampled path knows some of them only (not in the
+    paper). The past fades with every gradient that is added, whether a weight was in it or not, so
+    that a weight that is seldom active is not led by what its gradient was long ago."""
+
+    total: Weights
+    count: dict[str, float]
+
+    @staticmethod
+    def empty() -> "RunningGradient":
+        return RunningGradient({}, {})
+
+    def add(self, gradient: Weights, decay: float) -> "RunningGradient":
+        total = {name: decay * value for name, value in self.total.items()}
+        count = {name: decay * value for name, value in self.count.items()}
+        for name, value in gradient.items():
+            total[name] = total[name] + value if name in total else value
+            count[name] = count.get(name, 0.0) + 1.0
+        return RunningGradient(total, count)
+
+    def mean_with(self, gradient: Weights, decay: float) -> Weights:
+        """The mean once this gradient is added, of the weights that are in it."""
+        return {
+            name: (decay * self.total[name] + value) / (decay * self.count[name] + 1.0)
+            if name in self.total
+            else value
+            for name, value in gradient.items()
+        }
 
 
 class PerImage(NamedTuple):
@@ -293,11 +316,9 @@ class PerImage(NamedTuple):
 
     plain: Batch
     """The batch before any policy."""
-    val_grad: Weights
-    """The running mean of validation gradients so far."""
+    val_grad: RunningGradient
+    """The validation gradients so far: rewards are taken along their mean, with the step's own."""
     decay: float
-    """Its decay: a reward is taken along the mean, in which one validation batch weighs
-    1 - decay."""
 
 
 def search_term(
@@ -325,7 +346,7 @@ def search_term(
         reward_J = rewards(grads_JP, flat(val_ahead.theta_grad), xi)
     else:
         (train,) = train_J
-        along_P = flat(blend(per_image.val_grad, val_ahead.theta_grad, per_image.decay))
+        along_P = flat(per_image.val_grad.mean_with(val_ahead.theta_grad, per_image.decay))
         reward_J = control_variate(
             *(
                 per_image_rewards(forward, theta, z, batch, along_P, xi)

@@ -22,7 +22,6 @@ from daas_dist.daas import (
     Weights,
     architecture_surrogate,
     architecture_term,
-    blend,
     sample_architecture,
     search_term,
     weight_gradient,
@@ -183,9 +182,10 @@ class Search:
         terms = self.mesh.deal(
             len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
         )
-        for term_i in terms:
-            decay = settings.evidence.validation_decay
-            self.state.val_grad = past = past | blend(past, term_i.val_grad, decay)
+        if per_image is not None:
+            for term_i in terms:
+                past = past.add(term_i.val_grad, per_image.decay)
+            self.state.val_grad = past
         return terms
 
     def _architecture_terms(

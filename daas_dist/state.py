@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist import schema
-from daas_dist.daas import Weights
+from daas_dist.daas import RunningGradient
 from daas_dist.estimators import Evidence
 from daas_dist.policy import PolicyLogits
 from daas_dist.rng import stream
@@ -28,8 +28,7 @@ class SearchState:
     beta: Tensor
     gamma: PolicyLogits
     evidence: Evidence
-    val_grad: Weights
-    """Running mean of validation gradients, of the weights that had one so far."""
+    val_grad: RunningGradient
     weight_optimiser: torch.optim.Optimizer
     architecture_optimiser: torch.optim.Optimizer
     policy_optimiser: torch.optim.Optimizer
@@ -54,7 +53,7 @@ class SearchState:
             beta=beta,
             gamma=gamma,
             evidence=Evidence.empty(config.policy.slots),
-            val_grad={},
+            val_grad=RunningGradient.empty(),
             weight_optimiser=torch.optim.SGD(
                 network.parameters(),
                 lr=weights.learning_rate,
@@ -81,7 +80,7 @@ class SearchState:
             "beta": self.beta.detach(),
             "gamma": [value.detach() for value in self.gamma.tensors()],
             "evidence": self.evidence.tensors(),
-            "val_grad": self.val_grad,
+            "val_grad": [self.val_grad.total, self.val_grad.count],
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
             "passes": self.passes,
             "seconds": self.seconds,
@@ -98,9 +97,10 @@ class SearchState:
                 value.copy_(there)
         self.evidence = Evidence.from_tensors(saved["evidence"])
         weights = dict(self.network.named_parameters())
-        self.val_grad = {
-            name: value.to(weights[name].device) for name, value in saved["val_grad"].items()
-        }
+        total, count = saved["val_grad"]
+        self.val_grad = RunningGradient(
+            {name: value.to(weights[name].device) for name, value in total.items()}, count
+        )
         for optimiser, there in zip(self._optimisers(), saved["optimisers"], strict=True):
             optimiser.load_state_dict(there)
         self.interval = Interval(saved["interval"])

@@ -272,3 +272,33 @@ def test_unflat_undoes_flat() -> None:
         weights.items(), daas.unflat(daas.flat(weights), weights).items(), strict=True
     ):
         assert name == other and torch.equal(value, back)
+
+
+def test_a_control_variate_keeps_the_mean_and_takes_what_it_explains() -> None:
+    g = stream(4, "control")
+    plain = torch.randn(500, generator=g)
+    own = 0.5 * torch.randn(500, generator=g)
+    reward = 1.7 * plain + own + 3.0
+    left = daas.control_variate(reward, plain)
+    assert float(left.mean()) == pytest.approx(float(reward.mean()), abs=1e-5)
+    slope = torch.linalg.lstsq(
+        torch.stack([plain, torch.ones(500)], 1), reward.unsqueeze(1)
+    ).solution[0, 0]
+    expected = reward - slope * (plain - plain.mean())
+    assert torch.allclose(left, expected, atol=1e-4)
+    assert float(left.std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_running_gradient_is_the_decayed_mean_of_those_that_knew_a_weight() -> None:
+    decay, running = 0.7, daas.RunningGradient.empty()
+    seen = [{"a": 2.0, "b": -1.0}, {"a": 5.0}, {"a": 1.0}]
+    for gradient in seen:
+        running = running.add({n: torch.tensor([v]) for n, v in gradient.items()}, decay)
+    now = {"a": torch.tensor([4.0]), "b": torch.tensor([3.0]), "c": torch.tensor([9.0])}
+    mean = running.mean_with(now, decay)
+    a = (4 + 0.7 * 1 + 0.49 * 5 + 0.343 * 2) / (1 + 0.7 + 0.49 + 0.343)
+    b = (3 - 0.343) / (1 + 0.343)
+    assert [float(mean[n]) for n in "abc"] == pytest.approx([a, b, 9.0])
+    after = running.add(now, decay)
+    again = {n: after.total[n] / after.count[n] for n in "abc"}
+    assert all(torch.allclose(again[n], mean[n]) for n in "abc")

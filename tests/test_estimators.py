@@ -168,20 +168,3 @@ def test_an_operation_that_harms_loses_its_application_not_its_place() -> None:
     pi, rho, _ = gradient(estimators.natural(gamma, none, torch.zeros(1, 1), evidence), gamma)
     assert rho[0, 3] < -1.5 and rho[0].argmin() == 3
     assert pi[0, 3] >= pi[0].max() - 0.2
-
-
-def test_a_control_variate_keeps_the_mean_and_takes_what_it_explains() -> None:
-    from daas_dist.daas import control_variate
-
-    g = stream(4, "control")
-    plain = torch.randn(500, generator=g)
-    own = 0.5 * torch.randn(500, generator=g)
-    reward = 1.7 * plain + own + 3.0
-    left = control_variate(reward, plain)
-    assert float(left.mean()) == pytest.approx(float(reward.mean()), abs=1e-5)
-    slope = torch.linalg.lstsq(
-        torch.stack([plain, torch.ones(500)], 1), reward.unsqueeze(1)
-    ).solution[0, 0]
-    expected = reward - slope * (plain - plain.mean())
-    assert torch.allclose(left, expected, atol=1e-4)
-    assert float(left.std()) == pytest.approx(0.5, rel=0.1)

@@ -115,19 +115,6 @@ def test_a_null_run_gives_the_same_rewards_to_other_policies() -> None:
     assert not torch.equal(table.total, other.total)
 
 
-def test_validation_gradients_are_averaged_over_steps() -> None:
-    run = search(*POLICY, "search.warmup_epochs=0", "search.evidence.validation_decay=0.75")
-    run.step()
-    first = {name: value.clone() for name, value in run.state.val_grad.items()}
-    assert set(first) == set(run.theta)
-    before = run.state.val_grad
-    run.step()
-    change = max(
-        float((run.state.val_grad[n] - before[n]).norm() / before[n].norm()) for n in before
-    )
-    assert 0 < change < 2
-
-
 def test_a_fixed_network_of_a_genotype_is_searched_for_its_policy() -> None:
     config = configuration.load([*TINY, *POLICY, "search.warmup_epochs=0"])
     data = SearchData(images(32, 1), images(32, 2), [0.0], [1.0])
