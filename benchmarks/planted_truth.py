@@ -89,8 +89,8 @@ ESTIMATORS = {
     "running_means": ["search.estimator=running_means", "search.evidence.decay=0.9"],
     "natural": [],
 }
-"""What differs from the stage. A step of the first two has 6 passes, of the others 7.2; so they take
-7 joint epochs, not 6. The first four take Adam at 0.015, best for them in a probe."""
+"""What differs from the stage. A step of the first two has 6 passes, of the others 7.2, so they
+take 7 joint epochs, not 6. The first four take Adam at 0.015, best for them in a probe."""
 ADAM = ["search.policy_optimizer.name=adam", "search.policy_optimizer.learning_rate=0.015"]
 TRAINING_EPOCHS = 8
 
