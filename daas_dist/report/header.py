@@ -12,6 +12,8 @@ from daas_dist.space import Genotype
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 DECIDED = 1.5
 """Times its undecided weight that the first operation of a policy has, if it is said to lead."""
+LEFT_OUT = 0.2
+"""Times its undecided weight below which an operation is said to be left out."""
 MOBILE = 600e6
 """Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
@@ -99,13 +101,25 @@ def _search_sentence(run: Run) -> str:
 
 
 def _policy_led_by(document: Row) -> str:
-    first, second = document["ranking"][:2]
-    names = [text(row["operation"].replace("_", " ")) for row in (first, second)]
-    start = policy.undecided(document["slots"])
-    if first["weight"] < DECIDED * start:
-        shown = f"{markup.percent(first['weight'], 1)} % from {markup.percent(start, 1)} %"
-        return f"a policy that is hardly decided yet ({names[0]} rose furthest, to {shown})"
-    return f"a policy led by {names[0]} and {names[1]}"
+    start, rows = policy.undecided(document["slots"]), document["ranking"]
+    first, second = (_name(row) for row in rows[:2])
+    left_out = [_name(row) for row in reversed(rows) if row["weight"] < LEFT_OUT * start]
+    without = f", leaving out {_listed(left_out)}" if left_out else ""
+    if rows[0]["weight"] >= DECIDED * start:
+        return f"a policy led by {first} and {second}{without}"
+    shown = f"{markup.percent(rows[0]['weight'], 1)} % from {markup.percent(start, 1)} %"
+    rose = f"({first} rose furthest, to {shown})"
+    if left_out:
+        return f"a policy{without}, which favours none of the others yet {rose}"
+    return f"a policy that is hardly decided yet {rose}"
+
+
+def _name(row: Row) -> str:
+    return text(row["operation"].replace("_", " "))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _training_sentence(best: Group, among: Sequence[Group]) -> str:
