@@ -37,7 +37,8 @@ from daas_dist.mesh import Mesh
 from daas_dist.policy import Policy
 from daas_dist.rng import stream
 from daas_dist.run import build_network, load_data
-from daas_dist.search import Search, SearchData, cosine
+from daas_dist.schedules import cosine
+from daas_dist.search import Search, SearchData
 
 STRENGTHS = {
     "shear_x": (7, 9),

@@ -11,21 +11,19 @@ Eq. (4), p(Γ), is PolicyLogits.log_prob in policy.py; Eq. (3) is apply there. E
 (5) and (6) state problems and earlier work; they compute nothing here.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
 from daas_dist.space import (
     EDGES,
     IN_DEGREE,
     INPUTS,
+    KINDS,
     NODES,
     OPERATIONS,
     PAIRS,
@@ -176,18 +174,20 @@ class Pass(NamedTuple):
     z_grad_CS: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contribution:
-    """What one sampled architecture adds to a step. Small numbers on the CPU, gathered from all
-    ranks in the order of i; and gradients by θ of the training and of the validation loss, summed
-    in that order (empty if not asked for)."""
+    """What one sampled architecture adds to a step; what a term does not have stays as here.
 
-    z_grad_CS: Tensor
-    reward_J: Tensor
-    train_loss_accuracy: Tensor
-    val_loss_accuracy: Tensor
-    theta_grad: Weights
-    val_grad: Weights
+    Small numbers on the CPU, gathered from all ranks in the order of i; and gradients by θ of the
+    training and of the validation loss, summed in that order.
+    """
+
+    z_grad_CS: Tensor = field(default_factory=lambda: torch.zeros(len(KINDS), PAIRS))
+    reward_J: Tensor = field(default_factory=lambda: torch.zeros(0))
+    train_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
+    val_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
+    theta_grad: Weights = field(default_factory=dict)
+    val_grad: Weights = field(default_factory=dict)
 
     def to_row(self) -> Tensor:
         """The small numbers in one row, for travelling between ranks."""
@@ -196,12 +196,13 @@ class Contribution:
 
     @staticmethod
     def from_row(row: Tensor) -> "Contribution":
-        z_grad, train, val = (
-            row[: 2 * PAIRS].view(2, PAIRS),
-            row[2 * PAIRS :][:2],
-            row[2 * PAIRS :][2:4],
+        z_grad, train, val, reward = row.tensor_split([len(KINDS) * PAIRS + n for n in (0, 2, 4)])
+        return Contribution(
+            z_grad_CS=z_grad.view(len(KINDS), PAIRS),
+            reward_J=reward,
+            train_loss_accuracy=train,
+            val_loss_accuracy=val,
         )
-        return Contribution(z_grad, row[2 * PAIRS + 4 :], train, val, {}, {})
 
 
 def flat(values: Weights) -> Tensor:
@@ -235,90 +236,8 @@ def forward_backward(
     return Pass(loss.detach(), accuracy, theta_grad, None if gates_CS is None else gradients[-1])
 
 
-def per_image_rewards(
-    forward: Forward,
-    theta: Weights,
-    z: Genotype | None,
-    batch: Batch,
-    val_grad_P: Tensor,
-    xi: float,
-) -> Tensor:
-    """Not in the paper. Eq. (13)'s bracket for every image of a batch whose images each drew their
-    own Γ: ξ ⟨v, ∇_θ L_b⟩, all of them from one forward-mode pass along v. (B,)
-
-    The mean over images of L_b is the batch's loss, so the mean of these rewards is Eq. (13)'s.
-    """
-
-    _load_forward_mode()
-    with forward_ad.dual_level():
-        tangents = unflat(val_grad_P, theta)
-        duals = {
-            name: forward_ad.make_dual(value.detach(), tangents[name])
-            for name, value in theta.items()
-        }
-        logits = forward(duals, z, batch.images, None)
-        loss_B = cross_entropy(logits, batch.labels, reduction="none")
-        slope_B = forward_ad.unpack_dual(loss_B).tangent
-        assert slope_B is not None  # the loss depends on theta
-    return xi * slope_B
-
-
-@cache
-def _load_forward_mode() -> None:
-    """torch's first dual number imports code that warns of its own deprecated parts (2.14)."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore", FutureWarning)
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
-
-
-def control_variate(reward_B: Tensor, plain_B: Tensor) -> Tensor:
-    """Not in the paper. Each reward minus what its image would have earned anyway, unaugmented:
-    r - β (c - mean c), β their least-squares slope. c knows nothing of Γ, so the expectation stays.
-    """
-    centred_B = plain_B - plain_B.mean()
-    slope = (reward_B * centred_B).sum() / centred_B.square().sum().clamp_min(1e-30)
-    return reward_B - slope * centred_B
-
-
-@dataclass(frozen=True)
-class RunningGradient:
-    """A decayed mean of gradients by θ, where a sampled path knows some of them only (not in the
-    paper). The past fades with every gradient that is added, whether a weight was in it or not, so
-    that a weight that is seldom active is not led by what its gradient was long ago."""
-
-    total: Weights
-    count: dict[str, float]
-
-    @staticmethod
-    def empty() -> "RunningGradient":
-        return RunningGradient({}, {})
-
-    def add(self, gradient: Weights, decay: float) -> "RunningGradient":
-        total = {name: decay * value for name, value in self.total.items()}
-        count = {name: decay * value for name, value in self.count.items()}
-        for name, value in gradient.items():
-            total[name] = total[name] + value if name in total else value
-            count[name] = count.get(name, 0.0) + 1.0
-        return RunningGradient(total, count)
-
-    def mean_with(self, gradient: Weights, decay: float) -> Weights:
-        """The mean once this gradient is added, of the weights that are in it."""
-        return {
-            name: (decay * self.total[name] + value) / (decay * self.count[name] + 1.0)
-            if name in self.total
-            else value
-            for name, value in gradient.items()
-        }
-
-
-class PerImage(NamedTuple):
-    """What per-image rewards take beside the batch (not in the paper)."""
-
-    plain: Batch
-    """The batch before any policy."""
-    val_grad: RunningGradient
-    """The validation gradients so far: rewards are taken along their mean, with the step's own."""
-    decay: float
+Reward = Callable[[Weights], Tensor]
+"""reward(∇_θ' L_val) -> (J,): another bracket for Eq. (13), as those of per_image.py."""
 
 
 def search_term(
@@ -329,42 +248,31 @@ def search_term(
     val: Batch,
     xi: float,
     *,
-    per_image: PerImage | None,
     at_theta: bool,
+    reward: Reward | None = None,
 ) -> Contribution:
     """Lines 2 and 3 of Algorithm 1 for one architecture: all that Eq. (9) and (13) need of it.
 
-    train_J: the training batch under each of the J policies; with `per_image` a single batch whose
-    images drew one policy each, and a reward for every image.
+    train_J: the training batch under each of the J policies.
     at_theta: take Eq. (9)'s ∇_z L_val at θ (one pass more), not at θ'.
+    reward: in place of Eq. (13)'s (not in the paper).
     """
     passes = [forward_backward(forward, theta, z, batch) for batch in train_J]
     grads_JP = torch.stack([flat(p.theta_grad) for p in passes])
     ahead = unflat(look_ahead(flat(theta), grads_JP, xi), theta)
     val_ahead = forward_backward(forward, ahead, z, val, unit_gates(z, val.images))
-    if per_image is None:
-        reward_J = rewards(grads_JP, flat(val_ahead.theta_grad), xi)
-    else:
-        (train,) = train_J
-        along_P = flat(per_image.val_grad.mean_with(val_ahead.theta_grad, per_image.decay))
-        reward_J = control_variate(
-            *(
-                per_image_rewards(forward, theta, z, batch, along_P, xi)
-                for batch in (train, per_image.plain)
-            )
-        )
-    z_pass = (
-        forward_backward(forward, theta, z, val, unit_gates(z, val.images))
-        if at_theta
-        else val_ahead
-    )
+    val_grad = val_ahead.theta_grad
+    reward_J = rewards(grads_JP, flat(val_grad), xi) if reward is None else reward(val_grad)
+    z_pass = val_ahead
+    if at_theta:
+        z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
     return Contribution(
         z_grad_CS=_z_gradient(z_pass),
         reward_J=reward_J.detach().cpu(),
         train_loss_accuracy=_loss_accuracy(passes),
         val_loss_accuracy=_loss_accuracy([z_pass]),
         theta_grad=unflat(grads_JP.mean(0), theta),
-        val_grad={} if per_image is None else val_ahead.theta_grad,
+        val_grad={} if reward is None else val_grad,
     )
 
 
@@ -373,21 +281,14 @@ def architecture_term(
 ) -> Contribution:
     """The warm-up, and a search of the architecture alone: Eq. (9) at θ, no policy gradient."""
     z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
-    none = torch.full((2,), torch.nan)
-    return Contribution(_z_gradient(z_pass), torch.zeros(0), none, _loss_accuracy([z_pass]), {}, {})
+    return Contribution(z_grad_CS=_z_gradient(z_pass), val_loss_accuracy=_loss_accuracy([z_pass]))
 
 
 def weight_term(forward: Forward, theta: Weights, z: Genotype | None, train: Batch) -> Contribution:
     """Line 4 of Algorithm 1 for one architecture: a term of Eq. (14)."""
     train_pass = forward_backward(forward, theta, z, train)
-    none = torch.full((2,), torch.nan)
     return Contribution(
-        _z_gradient(train_pass),
-        torch.zeros(0),
-        _loss_accuracy([train_pass]),
-        none,
-        train_pass.theta_grad,
-        {},
+        train_loss_accuracy=_loss_accuracy([train_pass]), theta_grad=train_pass.theta_grad
     )
 
 

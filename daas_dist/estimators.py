@@ -54,9 +54,15 @@ class Table(NamedTuple):
 
     def smooth(self) -> "Table":
         """Every choice with half of its two neighbours along the last axis (ours: strengths that
-        are next to each other do much the same)."""
+        are next to each other do much the same). Half a sample has a quarter of its weight²."""
+        shares = [0.5, 0.25, 0.5, 0.5]
         padded = [torch.nn.functional.pad(part, (1, 1)) for part in self]
-        return Table(*(part[..., 1:-1] + (part[..., :-2] + part[..., 2:]) / 2 for part in padded))
+        return Table(
+            *(
+                part[..., 1:-1] + share * (part[..., :-2] + part[..., 2:])
+                for part, share in zip(padded, shares, strict=True)
+            )
+        )
 
     def mean(self) -> Tensor:
         """Mean reward of each choice; 0 where it was never made."""
@@ -109,10 +115,10 @@ class Evidence:
 
         A slot left out does the same whatever its operation, so all of them are one yardstick.
         """
-        mean_KO2, error_KO2 = self.applied_KO2.mean(), self.applied_KO2.standard_error()
         left_out = self.applied_KO2.sum(1)
-        mean_K1 = left_out.mean()[..., 0]
-        return mean_KO2[..., 1] - mean_K1, error_KO2[..., 1]
+        mean_KO = self.applied_KO2.mean()[..., 1] - left_out.mean()[..., 0]
+        errors = self.applied_KO2.standard_error()[..., 1], left_out.standard_error()[..., 0]
+        return mean_KO, (errors[0].square() + errors[1].square()).sqrt()
 
     def magnitude(self) -> tuple[Tensor, Tensor]:
         """Mean advantage of each magnitude over the mean of its operation, and standard error.
@@ -233,7 +239,7 @@ def natural(gamma: PolicyLogits, _draws: Draws, _reward: Tensor, evidence: Evide
         worth_KO = applied_KO.clamp_min(0.0)
         worth_KO -= (gamma.pi_KO.softmax(-1) * worth_KO).sum(-1, keepdim=True)
         magnitude_KOM = shrink(*evidence.magnitude()).float()
-        rho_advantage, delta_advantage = gamma.like(applied_KO), gamma.like(magnitude_KOM)
+        rho_advantage, delta_advantage = gamma.by_entry(applied_KO), gamma.by_entry(magnitude_KOM)
     return -(
         (gamma.pi_KO * worth_KO).sum()
         + (gamma.rho * rho_advantage).sum()

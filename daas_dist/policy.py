@@ -175,7 +175,7 @@ class PolicyLogits:
             ranges=ranges,
         )
 
-    def like(self, value_KO: Tensor) -> Tensor:
+    def by_entry(self, value_KO: Tensor) -> Tensor:
         """(K, O, ...), numbers for each operation of each slot, in the shape of rho or delta."""
         if self.parameters == "per_slot":
             return value_KO

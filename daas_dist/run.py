@@ -4,8 +4,10 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +144,22 @@ class StopFlag:
         self.raised = True
 
 
+@contextmanager
+def joined(device: str, patience: timedelta | None = None) -> Generator[tuple[Mesh, StopFlag]]:
+    """The mesh of this process and the flag that signals raise, both let go of at the end."""
+    mesh = connect(device, patience)
+    try:
+        with StopFlag() as stop:
+            yield mesh, stop
+    finally:
+        mesh.close()
+
+
 def run_search(config: Config) -> Path:
     """Search, to the end or until stopped; the run directory. Resumes what is already there."""
     device = choose_device(config.device)
-    mesh = connect(device)
-    try:
-        with StopFlag() as stop:
-            return _run_search(config, mesh, device, stop)
-    finally:
-        mesh.close()
+    with joined(device) as (mesh, stop):
+        return _run_search(config, mesh, device, stop)
 
 
 def _run_search(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:

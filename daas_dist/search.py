@@ -3,9 +3,8 @@
 A step reads aloud in Search.step; everything that a later step needs is in SearchState.
 """
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
     Contribution,
-    PerImage,
     SampledArchitecture,
     Weights,
     architecture_surrogate,
@@ -30,8 +28,10 @@ from daas_dist.daas import (
 from daas_dist.data import Batches, Images
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.mesh import Mesh
+from daas_dist.per_image import PerImage
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
+from daas_dist.schedules import cosine, linear
 from daas_dist.space import Genotype, derive
 from daas_dist.state import SearchState
 from daas_dist.telemetry import (
@@ -43,16 +43,8 @@ from daas_dist.telemetry import (
 )
 
 JVP = 0.8
-"""A forward-mode pass, in forward-backward passes (measured on the small network, CPU)."""
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Half a cosine from start (progress 0) to end (progress 1)."""
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def linear(start: float, end: float, progress: float) -> float:
-    return start + (end - start) * progress
+"""What a forward-mode pass counts for, in forward-backward passes. Measured on one CPU core: 0.6 to
+1.0 of one (supernets of 4 to 16 channels and 3 cells, images of 14 and 28 pixels, batch 64)."""
 
 
 @dataclass(frozen=True)
@@ -153,39 +145,31 @@ class Search:
         self, sampled_I: Sequence[SampledArchitecture | None], train: Batch, val: Batch
     ) -> list[Contribution]:
         """Eq. (9)'s and (13)'s part of every architecture."""
-        settings, past = self.config.search, self.state.val_grad
+        settings, state = self.config.search, self.state
         xi = self.learning_rate if settings.xi is None else settings.xi
-        per_image = None
-        if self.estimator.per_image:
-            plain = Batch(self.to_network(train.images), train.labels)
-            per_image = PerImage(plain, past, settings.evidence.validation_decay)
         at_theta = settings.architecture_gradient_at == "theta"
+        plain = Batch(self.to_network(train.images), train.labels)
+        per_image = PerImage(plain, state.val_grad, settings.evidence.validation_decay)
 
         def term(i: int) -> Contribution:
-            z = _genotype(sampled_I[i])
-            return search_term(
-                self._forward,
-                self._active(z),
-                z,
-                self._views(train, i),
-                val,
-                xi,
-                per_image=per_image,
-                at_theta=at_theta,
-            )
+            z, views = _genotype(sampled_I[i]), self._views(train, i)
+            path = self._forward, self._active(z), z
 
-        passes = 1 + 2 * JVP if per_image else settings.policies_per_architecture
-        self.state.passes += len(sampled_I) * (passes + 1 + at_theta)
-        gradients = [name for name, wanted in (
-            ("theta_grad", self._reuses_gradients), ("val_grad", per_image is not None)
-        ) if wanted]  # fmt: skip
-        terms = self.mesh.deal(
-            len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
-        )
-        if per_image is not None:
-            for term_i in terms:
-                past = past.add(term_i.val_grad, per_image.decay)
-            self.state.val_grad = past
+            def reward(val_grad: Weights) -> Tensor:
+                return per_image.rewards(*path, views[0], val_grad, xi)
+
+            own = reward if self.estimator.per_image else None
+            return search_term(*path, views, val, xi, at_theta=at_theta, reward=own)
+
+        gradients = ["theta_grad"] if self._reuses_gradients else []
+        if self.estimator.per_image:
+            passes, gradients = 1 + 2 * JVP, [*gradients, "val_grad"]
+        else:
+            passes = settings.policies_per_architecture
+        state.passes += len(sampled_I) * (passes + 1 + at_theta)
+        terms = self._deal(sampled_I, term, gradients)
+        for term_i in terms if self.estimator.per_image else ():
+            state.val_grad = state.val_grad.add(term_i.val_grad, per_image.decay)
         return terms
 
     def _architecture_terms(
@@ -199,9 +183,7 @@ class Search:
             return architecture_term(self._forward, self._active(z), z, val)
 
         self.state.passes += len(sampled_I)
-        return self.mesh.deal(
-            len(sampled_I), term, [], lambda i: self._active(_genotype(sampled_I[i]))
-        )
+        return self._deal(sampled_I, term, [])
 
     def _weight_terms(self, train: Batch) -> list[Contribution]:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
@@ -217,8 +199,17 @@ class Search:
             return weight_term(self._forward, self._active(z), z, batch)
 
         self.state.passes += count
+        return self._deal(sampled_I, term, ["theta_grad"])
+
+    def _deal(
+        self,
+        sampled_I: Sequence[SampledArchitecture | None],
+        term: Callable[[int], Contribution],
+        gradients: Sequence[str],
+    ) -> list[Contribution]:
+        """The term of every architecture, computed by whichever rank it falls to."""
         return self.mesh.deal(
-            count, term, ["theta_grad"], lambda i: self._active(_genotype(sampled_I[i]))
+            len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
         )
 
     def _update_architecture(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist import schema
-from daas_dist.daas import RunningGradient
 from daas_dist.estimators import Evidence
+from daas_dist.per_image import RunningGradient
 from daas_dist.policy import PolicyLogits
 from daas_dist.rng import stream
 from daas_dist.space import EDGES, KINDS, OPERATIONS
@@ -80,7 +80,10 @@ class SearchState:
             "beta": self.beta.detach(),
             "gamma": [value.detach() for value in self.gamma.tensors()],
             "evidence": self.evidence.tensors(),
-            "val_grad": [self.val_grad.total, self.val_grad.count],
+            "val_grad": [
+                self.val_grad.time,
+                {n: [p.total, p.count, p.time] for n, p in self.val_grad.past.items()},
+            ],
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
             "passes": self.passes,
             "seconds": self.seconds,
@@ -96,11 +99,8 @@ class SearchState:
             for value, there in zip(own, stored, strict=True):
                 value.copy_(there)
         self.evidence = Evidence.from_tensors(saved["evidence"])
-        weights = dict(self.network.named_parameters())
-        total, count = saved["val_grad"]
-        self.val_grad = RunningGradient(
-            {name: value.to(weights[name].device) for name, value in total.items()}, count
-        )
+        device = next(self.network.parameters()).device
+        self.val_grad = RunningGradient.load(saved["val_grad"], device)
         for optimiser, there in zip(self._optimisers(), saved["optimisers"], strict=True):
             optimiser.load_state_dict(there)
         self.interval = Interval(saved["interval"])

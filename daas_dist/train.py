@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import Batches, digest
-from daas_dist.mesh import Mesh, connect
+from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.result import load_genotype, load_policy, read
 from daas_dist.rng import stream
@@ -31,13 +31,14 @@ from daas_dist.run import (
     DataSet,
     StopFlag,
     choose_device,
+    joined,
     load_data_in_turn,
     open_run_dir,
     place,
     warn_of_bad_files,
 )
 from daas_dist.runlog import RunLog, provenance, read_metrics, write_json
-from daas_dist.search import cosine
+from daas_dist.schedules import cosine
 from daas_dist.space import random_genotype
 from daas_dist.watch import plain_line
 
@@ -74,12 +75,9 @@ def run_training(config: Config) -> Path:
     What is complete is not trained again, what is not goes on after its last complete epoch.
     """
     device = choose_device(config.device)
-    mesh = connect("cpu", PATIENCE)  # ranks on GPUs too exchange nothing but the finished rows
-    try:
-        with StopFlag() as stop:
-            return _run_training(config, mesh, device, stop)
-    finally:
-        mesh.close()
+    # Ranks on GPUs too exchange nothing but the finished rows.
+    with joined("cpu", PATIENCE) as (mesh, stop):
+        return _run_training(config, mesh, device, stop)
 
 
 def _run_training(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:

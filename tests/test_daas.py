@@ -4,44 +4,12 @@ from itertools import permutations
 
 import pytest
 import torch
+from small_problem import POLICIES, XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 
 from daas_dist import daas
 from daas_dist.rng import stream
 from daas_dist.space import EDGES, IN_DEGREE, INPUTS, NODES, OPERATIONS, edges_into
-
-CLASSES, FEATURES, IMAGES = 3, 4, 5
-POLICIES = 6
-XI = 0.3
-
-
-def linear_softmax(theta: daas.Weights, _z: object, images: Tensor, _gates: object) -> Tensor:
-    return torch.tanh(images @ theta["first"]) @ theta["second"]
-
-
-def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.Batch, Tensor]:
-    """θ away from 0, γ from uniform; six fixed 'augmentations' of a batch, a validation batch."""
-    g = stream(seed, "problem")
-    theta = {
-        "first": torch.randn(FEATURES, 6, generator=g, dtype=torch.float64),
-        "second": torch.randn(6, CLASSES, generator=g, dtype=torch.float64),
-    }
-    images = torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64)
-    labels = torch.randint(CLASSES, (IMAGES,), generator=g)
-    views = [
-        daas.Batch(images * torch.randn(FEATURES, generator=g, dtype=torch.float64), labels)
-        for _ in range(POLICIES)
-    ]
-    val = daas.Batch(
-        torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64),
-        torch.randint(CLASSES, (IMAGES,), generator=g),
-    )
-    gamma = torch.randn(POLICIES, generator=g, dtype=torch.float64, requires_grad=True)
-    return theta, views, val, gamma
-
-
-def train_gradient(theta: daas.Weights, view: daas.Batch) -> Tensor:
-    return daas.flat(daas.forward_backward(linear_softmax, theta, None, view).theta_grad)
 
 
 def enumerated(theta: daas.Weights, views: list[daas.Batch]) -> Tensor:
@@ -130,24 +98,6 @@ def test_sampled_policies_converge_to_the_enumerated_gradient() -> None:
         assert ((each_IG.mean(0) - exact).abs() < 4.5 * error).all()
         spread[name] = each_IG.var(0).sum().item()
     assert spread["leave_one_out"] != pytest.approx(spread["paper"], rel=0.01)
-
-
-def test_per_image_rewards_equal_finite_differences_and_average_to_equation_13() -> None:
-    theta, views, val, _ = small_problem()
-    train = views[2]
-    v_P = train_gradient(theta, val)
-    reward_B = daas.per_image_rewards(linear_softmax, theta, None, train, v_P, XI)
-
-    def losses(t: float) -> Tensor:
-        moved = daas.unflat(daas.flat(theta) + t * v_P, theta)
-        logits = linear_softmax(moved, None, train.images, None)
-        return torch.nn.functional.cross_entropy(logits, train.labels, reduction="none")
-
-    slope = (losses(1e-6) - losses(-1e-6)) / 2e-6
-    torch.testing.assert_close(reward_B, XI * slope, rtol=1e-6, atol=1e-9)
-    whole = daas.rewards(train_gradient(theta, train)[None], v_P, XI)
-    torch.testing.assert_close(reward_B.mean(), whole[0])
-    assert reward_B.std() > 1e-3
 
 
 def test_look_ahead_subtracts_the_mean_gradient() -> None:
@@ -259,7 +209,10 @@ def test_a_contribution_travels_as_a_row() -> None:
     g = stream(0, "row")
     numbers = torch.randn(16, generator=g).view(2, 8), torch.randn(7, generator=g)
     sent = daas.Contribution(
-        numbers[0], numbers[1], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), {}, {}
+        z_grad_CS=numbers[0],
+        reward_J=numbers[1],
+        train_loss_accuracy=torch.tensor([1.0, 2.0]),
+        val_loss_accuracy=torch.tensor([3.0, 4.0]),
     )
     got = daas.Contribution.from_row(sent.to_row())
     for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):
@@ -272,33 +225,3 @@ def test_unflat_undoes_flat() -> None:
         weights.items(), daas.unflat(daas.flat(weights), weights).items(), strict=True
     ):
         assert name == other and torch.equal(value, back)
-
-
-def test_a_control_variate_keeps_the_mean_and_takes_what_it_explains() -> None:
-    g = stream(4, "control")
-    plain = torch.randn(500, generator=g)
-    own = 0.5 * torch.randn(500, generator=g)
-    reward = 1.7 * plain + own + 3.0
-    left = daas.control_variate(reward, plain)
-    assert float(left.mean()) == pytest.approx(float(reward.mean()), abs=1e-5)
-    slope = torch.linalg.lstsq(
-        torch.stack([plain, torch.ones(500)], 1), reward.unsqueeze(1)
-    ).solution[0, 0]
-    expected = reward - slope * (plain - plain.mean())
-    assert torch.allclose(left, expected, atol=1e-4)
-    assert float(left.std()) == pytest.approx(0.5, rel=0.1)
-
-
-def test_a_running_gradient_is_the_decayed_mean_of_those_that_knew_a_weight() -> None:
-    decay, running = 0.7, daas.RunningGradient.empty()
-    seen = [{"a": 2.0, "b": -1.0}, {"a": 5.0}, {"a": 1.0}]
-    for gradient in seen:
-        running = running.add({n: torch.tensor([v]) for n, v in gradient.items()}, decay)
-    now = {"a": torch.tensor([4.0]), "b": torch.tensor([3.0]), "c": torch.tensor([9.0])}
-    mean = running.mean_with(now, decay)
-    a = (4 + 0.7 * 1 + 0.49 * 5 + 0.343 * 2) / (1 + 0.7 + 0.49 + 0.343)
-    b = (3 - 0.343) / (1 + 0.343)
-    assert [float(mean[n]) for n in "abc"] == pytest.approx([a, b, 9.0])
-    after = running.add(now, decay)
-    again = {n: after.total[n] / after.count[n] for n in "abc"}
-    assert all(torch.allclose(again[n], mean[n]) for n in "abc")

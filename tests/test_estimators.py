@@ -63,6 +63,18 @@ def test_standard_errors_are_those_of_repeated_means() -> None:
     assert torch.allclose(torch.stack(errors).mean(0), seen, rtol=0.12)
 
 
+def test_the_standard_error_of_a_smoothed_table_is_that_of_repeated_means() -> None:
+    means, errors = [], []
+    for trial in range(400):
+        g = stream(trial, "smooth")
+        index = torch.randint(5, (200,), generator=g)
+        table = Table.empty(5).add(index, torch.randn(200, generator=g).double(), 1.0).smooth()
+        means.append(table.mean())
+        errors.append(table.standard_error())
+    seen = torch.stack(means).std(0)
+    assert torch.allclose(torch.stack(errors).mean(0), seen, rtol=0.12)
+
+
 def test_normal_scores_are_the_quantiles_of_ranks() -> None:
     scores = estimators.normal_scores(torch.tensor([[30.0, -5.0, 1e9], [2.0, 7.0, 2.0]]))
     quantile = 0.6744897501960817  # of a standard normal at 3/4
@@ -106,6 +118,8 @@ def test_a_slot_left_out_is_one_yardstick_for_all_operations() -> None:
     )
     evidence = Evidence.empty(1).add(draws, torch.tensor([1.0, 0.2, -0.4, -0.6]), 1.0)
     mean_KO, error_KO = evidence.applied()
+    one = float(evidence.applied_KO2.standard_error()[0, 0, 1])  # of a single score
+    assert error_KO[0, 0] > 1.1 * one, "the yardstick's own error counts too"
     assert mean_KO[0, :2].tolist() == pytest.approx([1.2, -0.2])
     assert error_KO[0, :2].isfinite().all() and error_KO[0, 2:].isinf().all()
 

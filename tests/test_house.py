@@ -6,10 +6,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
-    {"augment", "space", "rng", "board"},
+    {"augment", "space", "rng", "board", "schedules"},
     {"policy"},
     {"daas", "transform"},
-    {"estimators"},
+    {"estimators", "per_image"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result"},
     {"telemetry"},

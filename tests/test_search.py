@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from daas_dist import config as configuration
-from daas_dist import daas
+from daas_dist import daas, per_image
 from daas_dist.data import Images
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
@@ -89,7 +89,7 @@ def test_passes_are_those_that_are_made(
         return call
 
     monkeypatch.setattr(daas, "forward_backward", counted(daas.forward_backward, 1.0))
-    monkeypatch.setattr(daas, "per_image_rewards", counted(daas.per_image_rewards, JVP))
+    monkeypatch.setattr(per_image, "per_image_rewards", counted(per_image.per_image_rewards, JVP))
     run.step()
     assert run.state.passes == pytest.approx(passes) and sum(made) == pytest.approx(passes)
 

@@ -1,0 +1,139 @@
+"""Rewards of policies that every image draws for itself. Not in the paper, whose batch has one Γ.
+
+Axes: B images, each with its own Γ; P weights of the sampled path, flattened.
+A reward is Eq. (13)'s bracket, for the loss of one image. All of a batch come from one forward-mode
+pass; what they owe to the image and not to its Γ is taken off, at the price of a second one.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import cross_entropy
+
+from daas_dist.daas import Batch, Forward, Weights
+from daas_dist.space import Genotype
+
+
+def per_image_rewards(
+    forward: Forward,
+    theta: Weights,
+    z: Genotype | None,
+    batch: Batch,
+    val_grad: Weights,
+    xi: float,
+) -> Tensor:
+    """ξ ⟨v, ∇_θ L_b⟩ of every image b, by one forward-mode pass along v. (B,)
+
+    The mean over images of L_b is the batch's loss, so the mean of these rewards is Eq. (13)'s.
+    """
+    _load_forward_mode()
+    with forward_ad.dual_level():
+        duals = {
+            name: forward_ad.make_dual(value.detach(), val_grad[name])
+            for name, value in theta.items()
+        }
+        logits = forward(duals, z, batch.images, None)
+        loss_B = cross_entropy(logits, batch.labels, reduction="none")
+        slope_B = forward_ad.unpack_dual(loss_B).tangent
+        assert slope_B is not None  # the loss depends on theta
+    return xi * slope_B
+
+
+@cache
+def _load_forward_mode() -> None:
+    """torch's first dual number imports code that warns of its own deprecated parts (2.14)."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
+def control_variate(reward_B: Tensor, plain_B: Tensor) -> Tensor:
+    """Each reward minus what its image would have earned anyway, under no policy.
+
+    r - β (c - mean c), β their least-squares slope. c knows nothing of Γ: the expectation stays.
+    """
+    centred_B = plain_B - plain_B.mean()
+    slope = (reward_B * centred_B).sum() / centred_B.square().sum().clamp_min(1e-30)
+    return reward_B - slope * centred_B
+
+
+@dataclass(frozen=True)
+class Past:
+    """The gradients of one weight so far: their decayed sum and count, and when the last came."""
+
+    total: Tensor
+    count: float
+    time: int
+
+
+@dataclass(frozen=True)
+class RunningGradient:
+    """A decayed mean of gradients by θ, of which a sampled path knows some only.
+
+    The past of a weight fades with every gradient that is added, whether the weight was in it or
+    not: one that is seldom active is not led by what its gradient was long ago.
+    """
+
+    past: dict[str, Past]
+    time: int
+
+    @staticmethod
+    def empty() -> "RunningGradient":
+        return RunningGradient({}, 0)
+
+    def add(self, gradient: Weights, decay: float) -> "RunningGradient":
+        time, past = self.time + 1, dict(self.past)
+        for name, value in gradient.items():
+            last = past.get(name)
+            if last is None:
+                past[name] = Past(value, 1.0, time)
+            else:
+                fade = decay ** (time - last.time)
+                past[name] = Past(fade * last.total + value, fade * last.count + 1.0, time)
+        return RunningGradient(past, time)
+
+    def mean(self, names: Iterable[str]) -> Weights:
+        return {name: self.past[name].total / self.past[name].count for name in names}
+
+    def save(self) -> list[Any]:
+        """Tensors, numbers and names only."""
+        return [self.time, {name: [p.total, p.count, p.time] for name, p in self.past.items()}]
+
+    @staticmethod
+    def load(saved: list[Any], device: torch.device) -> "RunningGradient":
+        time, past = saved
+        return RunningGradient(
+            {name: Past(total.to(device), *rest) for name, (total, *rest) in past.items()}, time
+        )
+
+
+class PerImage(NamedTuple):
+    """What a batch's per-image rewards take beside it."""
+
+    plain: Batch
+    """The batch before any policy."""
+    val_grad: RunningGradient
+    """The validation gradients so far."""
+    decay: float
+
+    def rewards(
+        self,
+        forward: Forward,
+        theta: Weights,
+        z: Genotype | None,
+        train: Batch,
+        val_grad: Weights,
+        xi: float,
+    ) -> Tensor:
+        """Along the mean of validation gradients, this step's among them. (B,)"""
+        along = self.val_grad.add(val_grad, self.decay).mean(val_grad)
+        reward_B, plain_B = (
+            per_image_rewards(forward, theta, z, batch, along, xi) for batch in (train, self.plain)
+        )
+        return control_variate(reward_B, plain_B)
