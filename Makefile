@@ -1,7 +1,7 @@
 # make search: a fresh machine -> search, derive, short training, report, on real images
 # make test:   a fresh machine -> all tests
 PY := .venv/bin/python
-# The two architectures of search_fashion's step on two ranks: small networks gain less from threads.
+# On two ranks, as on any number: a rank for each of the two architectures of search_fashion's step.
 CORES := $(shell nproc)
 RANKS := $(shell [ $(CORES) -ge 2 ] && echo 2 || echo 1)
 RUN := OMP_NUM_THREADS=$(shell expr $(CORES) / $(RANKS)) .venv/bin/torchrun --standalone --nproc-per-node $(RANKS) -m daas_dist

@@ -28,9 +28,11 @@ def cifar(root: Path | str, classes: int, train: bool = True, download: bool = F
             warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
             data = reader(root, train=train, download=download)
     except (OSError, RuntimeError) as error:
+        also = "" if download else ", or set data.download=true"
+        tried = " and no download" if download else ""
         raise FileNotFoundError(
-            f"CIFAR-{classes}: no whole {reader.base_folder} in {root} ({error}); unpack "
-            f"{reader.url} there, name its folder by data.root=, or set data.download=true"
+            f"CIFAR-{classes}: no whole {reader.base_folder} in {root}{tried} ({error}); "
+            f"unpack {reader.url} there, or name its folder by data.root={also}"
         ) from error
     images_NHWC = torch.from_numpy(data.data)
     images = images_NHWC.permute(0, 3, 1, 2).contiguous()
