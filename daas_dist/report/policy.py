@@ -82,12 +82,12 @@ def strength(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def certainty(evidence: Mapping[str, Any]) -> np.ndarray:
-    """(O,) the advantage of each operation, summed over slots, in its standard errors; nan where
-    it was never drawn.
+    """(O,) the gain of applying each operation, summed over slots, in its standard errors; nan
+    where it was never applied.
 
     Slots draw independently, so the errors add in squares.
     """
-    mean_KO, error_KO = _arrays(evidence["operation"])
+    mean_KO, error_KO = _arrays(evidence["applied"])
     drawn_KO = np.isfinite(error_KO)
     total_O = np.where(drawn_KO, mean_KO, 0).sum(0)
     error_O = np.sqrt(np.where(drawn_KO, error_KO**2, 0).sum(0))
@@ -161,7 +161,7 @@ def _readings(policy: Policy, operation: int) -> list[tuple[str, str]]:
 
 def _sure(certainty: float) -> str:
     if not np.isfinite(certainty):
-        return "<span class='weak'>never drawn</span>"
+        return "<span class='weak'>never applied</span>"
     look = "strong" if abs(certainty) > plots.CLEAR else "weak"
     return f"<span class='{look}'>{certainty:+.1f} SE</span>".replace("-", "−")
 
@@ -200,7 +200,7 @@ def _evidence(evidence: Mapping[str, Any], order: list[int], name: str) -> str:
 
 def _reading(evidence: Mapping[str, Any]) -> str:
     """How to read the evidence, and how much of it chance would give."""
-    mean_KO, error_KO = _arrays(evidence["operation"])
+    mean_KO, error_KO = _arrays(evidence["applied"])
     clear, drawn = (
         int((abs(mean_KO) > plots.CLEAR * error_KO).sum()),
         int(np.isfinite(error_KO).sum()),
@@ -210,6 +210,7 @@ def _reading(evidence: Mapping[str, Any]) -> str:
         "reward. Shown is how far each choice moves the reward, in the reward's standard "
         "deviations, ± 1 standard error (SE, thick) and ± 2 (thin); pale is what two standard "
         "errors do not tell from chance. Of the operations "
-        f"in their slots, <b>{clear} of {drawn}</b> are clear; chance alone would make about "
-        f"{0.0455 * drawn:.1f} so. Evidence in the ranking adds the slots."
+        f"in their slots, <b>{clear} of {drawn}</b> clearly help or harm when they are applied; "
+        f"chance alone would make about {0.0455 * drawn:.1f} so. Evidence in the ranking adds the "
+        "slots."
     )

@@ -153,7 +153,8 @@ def _curves(run: Run, name: str) -> str:
 def _provenance(run: Run) -> str:
     rows = [("Directory", f"<code>{text(run.path.resolve())}</code>")]
     for key, value in (run.provenance or {}).items():
-        rows.append((text(key.replace("_", " ")), _value(value)))
+        if value is not None:
+            rows.append((text(key.replace("_", " ")), _value(value)))
     if run.result is not None:
         data = run.result["data"]
         classes = ", ".join(map(str, data["classes"][:LISTED]))
@@ -175,7 +176,8 @@ def _provenance(run: Run) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, dict):
-        return text(", ".join(f"{key} {each}" for key, each in value.items()))
+        known = (f"{key} {each}" for key, each in value.items() if each is not None)
+        return text(", ".join(known))
     if isinstance(value, list):
         return f"<code>{text(' '.join(map(str, value)))}</code>"
     if isinstance(value, str | int) and not isinstance(value, bool):
