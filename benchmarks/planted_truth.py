@@ -55,8 +55,11 @@ STRENGTHS = {
 """The first and last magnitude that an operation is planted with, drawn for each image."""
 
 PHOTOMETRIC = ("invert", "equalize", "solarize", "contrast", "brightness")
-"""A supernet's validation images carry these on every second image only: the batch norm of a batch
-that is wholly inverted, or dark, would undo the change."""
+"""A supernet's validation images carry these on every third image only: the batch norm of a batch
+that is wholly dark would undo the change."""
+JOINT = [name for name in STRENGTHS if name not in ("equalize", "solarize")]
+"""What is planted for a supernet. Equalised images, all or every second, cost it nothing (accuracy
+59% on plain and equalised ones alike), and solarized ones it did not find: name them to see."""
 
 NOTHING = "nothing"
 
@@ -78,9 +81,8 @@ KINDS = {
         "model.channels=6",
         "model.cells=3",
         "data.crop_padding=1",
-        "search.weight_architectures=1",
-        "search.warmup_epochs=2",
-        "search.joint_epochs=4",
+        "search.warmup_epochs=4",
+        "search.joint_epochs=3",
     ],
 }
 ESTIMATORS = {
@@ -103,7 +105,7 @@ def halved(images: Images) -> Images:
 
 
 def planted(images: Images, operation: str, seed: int, part: str, every: int = 1) -> Images:
-    """Every image (or every second, ...) under the operation, at its strengths, random signs."""
+    """Every image (or every third, ...) under the operation, at its strengths, random signs."""
     if operation == NOTHING:
         return images
     low, high = STRENGTHS[operation]
@@ -133,7 +135,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job["kind"] == "joint":
         data = dataclasses.replace(data, train=halved(data.train), test=halved(data.test))
     train, val = split(data.train, 1 - config.data.val_share, config.seed)
-    every = 2 if job["kind"] == "joint" and operation in PHOTOMETRIC else 1
+    every = 3 if job["kind"] == "joint" and operation in PHOTOMETRIC else 1
     val = planted(val, operation, seed, "val", every)
     test = planted(data.test, operation, seed, "test")
     search = Search(
@@ -209,7 +211,8 @@ def train_small(
 
 def jobs(arguments: argparse.Namespace) -> Iterable[dict[str, Any]]:
     """The runs of a suite, the most telling first: all operations of a seed before the next."""
-    names = arguments.operations or [*STRENGTHS, NOTHING]
+    planted_names = JOINT if arguments.suite == "joint" else list(STRENGTHS)
+    names = arguments.operations or [*planted_names, NOTHING]
     compares = arguments.suite == "estimators"
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for name in names:
