@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,8 @@ def training(
         "search": None if result is None else str(result),
     }  # fmt: skip
     (path / "comparison.json").write_text(json.dumps(document))
+    if result is not None and result.exists():
+        shutil.copy(result, path / "search.json")
     if not (path / "config.yaml").exists():
         (path / "config.yaml").write_text("stage: train_fashion\nseed: 0\n")
         (path / "provenance.json").write_text(json.dumps(_provenance("fashion")))

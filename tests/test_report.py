@@ -240,7 +240,8 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) 
 
 def test_a_search_and_its_training_are_told_as_one(search_dir: Path, tmp_path: Path) -> None:
     trained = fake_run.training(tmp_path / "train", result=search_dir / "result.json", epochs=8)
-    page = read([trained, search_dir], tmp_path / "page.html")
+    moved = shutil.copytree(search_dir, tmp_path / "moved" / search_dir.name)
+    page = read([trained, moved], tmp_path / "page.html")
     assert "side by side" not in page.text and "joint finished + train finished" in page.text
     best, *rest = compare.groups(Run.read(trained))
     mean, error = compare.difference(best, next(g for g in rest if g.architecture == "random"))

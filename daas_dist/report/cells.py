@@ -74,7 +74,7 @@ def source(genotype: Genotype, kind: str) -> str:
         'node0 [label="cell k−2", shape=box, style="rounded,filled", width=0.9, height=0.34]',
         'node1 [label="cell k−1", shape=box, style="rounded,filled", width=0.9, height=0.34]',
         'out [label="cell k", shape=box, style="rounded,filled", width=0.75, height=0.34]',
-        "{rank=same; node0; node1}",
+        "{rank=same; node0 -> node1 [style=invis]}",
     ]
     for position, (operation, read) in enumerate(genotype.cell(kind)):
         target = INPUTS + position // IN_DEGREE

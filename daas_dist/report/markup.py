@@ -130,10 +130,12 @@ font-variant-numeric:tabular-nums}
 .tile b i{font-style:normal;font-size:13px;font-weight:600;white-space:nowrap;letter-spacing:0}
 .tile span{display:block;font-size:14px;color:var(--ink)}
 .tile small{display:block;font-size:12.5px;line-height:1.4;color:var(--soft);overflow-wrap:anywhere}
-.pair,.trio,.found{display:grid;gap:26px 30px;align-items:start;
+.found{display:flex;flex-wrap:wrap;gap:26px 30px;align-items:start}
+.found>*{flex:1 1 300px;max-width:100%}.found>.cell{flex-basis:auto}
+.pair,.trio{display:grid;gap:26px 30px;align-items:start;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
 .pair{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
-.pair>*,.trio>*,.found>*,figure{min-width:0}
+.pair>*,.trio>*,figure{min-width:0}
 .pair>figure>svg{max-width:450px}
 .policy{display:grid;grid-template-columns:minmax(0,260px) minmax(0,1fr);gap:26px 34px;
 align-items:start}

@@ -27,8 +27,8 @@ def page(runs: Sequence[Run]) -> str:
 def _search_and_its_training(runs: Sequence[Run]) -> bool:
     """Whether they are one search and one training of what it found, in either order."""
     searches = [run for run in runs if run.is_search]
-    origins = [run.search_path() for run in runs if not run.is_search]
-    return len(searches) == 1 and origins == [searches[0].result_path()]
+    trainings = [run for run in runs if not run.is_search]
+    return len(searches) == len(trainings) == 1 and trainings[0].came_from(searches[0])
 
 
 def _story(runs: Sequence[Run]) -> str:
@@ -160,11 +160,11 @@ def _found(searches: Mapping[str, Run]) -> list[str]:
 
 def _joined(letter: str, run: Run, keyed: Mapping[str, Run]) -> str:
     """The search that a training took its architecture and policy from, as HTML."""
-    origin = run.search_path()
     for other, search in keyed.items():
-        if origin is not None and search.result_path() == origin:
+        if run.came_from(search):
             return f"{_key(other)}<a href='#run-{other}'>{text(search.name)}</a>"
     if run.result is not None:
         return f"{_key(letter)}{text(run.name)}"
+    origin = run.origin
     named = "–" if origin is None else f"<code>{text(origin)}</code> (not in this report)"
     return f"{_key(letter)}{named}"

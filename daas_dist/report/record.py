@@ -104,6 +104,8 @@ class Run:
     events: list[Row]
     result: Row | None
     """result.json of a search."""
+    searched: Row | None
+    """The copy that trainings keep of the search's result."""
     comparison: Row | None
     trainings: list[Training]
     config: str
@@ -142,6 +144,7 @@ class Run:
             metrics=metrics,
             events=events,
             result=result if result is not None and result["kind"] == "search" else None,
+            searched=read_document(path / "search.json"),
             comparison=comparison,
             trainings=[
                 Training.read(folder)
@@ -152,17 +155,14 @@ class Run:
             provenance=read_document(path / "provenance.json"),
         )
 
-    def result_path(self) -> Path:
-        """Where a search leaves what it found, as search_path() of its trainings names it."""
-        return (self.path / "result.json").resolve()
+    @property
+    def origin(self) -> str | None:
+        """The result.json that the trainings took what was found from, as they were told it."""
+        return None if self.comparison is None else self.comparison["search"]
 
-    def search_path(self) -> Path | None:
-        """The result.json that the trainings took their architecture and policy from."""
-        named = self.comparison["search"] if self.comparison is not None else None
-        if named is None:
-            return None
-        beside = self.path / named
-        return (beside if beside.exists() else Path(named)).resolve()
+    def came_from(self, search: "Run") -> bool:
+        """Whether its trainings are of what this search found; the folders may have moved since."""
+        return self.searched is not None and self.searched == search.result
 
 
 def details(event: Row) -> str:

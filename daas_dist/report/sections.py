@@ -95,9 +95,8 @@ def _training_lead(run: Run, shown: Sequence[Run]) -> str:
         "Networks trained from scratch, named architecture / policy. What was found is trained "
         "beside networks in which one part is replaced."
     )
-    origin = run.search_path()
-    if origin is not None and not any(origin == other.result_path() for other in shown):
-        lead += f" What was found comes from <code>{text(origin)}</code>."
+    if run.origin is not None and not any(run.came_from(other) for other in shown):
+        lead += f" What was found comes from <code>{text(run.origin)}</code>."
     return lead
 
 
