@@ -33,10 +33,11 @@ from daas_dist import config as configuration
 from daas_dist.config import Config
 from daas_dist.daas import Batch
 from daas_dist.data import Batches, Images, split
+from daas_dist.dataset import load_data
 from daas_dist.mesh import Mesh
 from daas_dist.policy import Policy
 from daas_dist.rng import stream
-from daas_dist.run import build_network, load_data
+from daas_dist.run import build_network
 from daas_dist.schedules import cosine
 from daas_dist.search import Search, SearchData
 

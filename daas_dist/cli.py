@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist import config, explain, report, watch
+from daas_dist.faults import PEER_LOST, PeerLost
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas report RUN…
@@ -17,7 +18,7 @@ USAGE = """usage: daas run stage=NAME [key=value …]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed, 2 a wrong call or configuration."""
+    """Exit status: 0 done or stopped, 1 failed, 2 a wrong call or value, else as in faults.py."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in ("run", "report", "watch", "explain"):
         print(USAGE, file=sys.stderr)
@@ -34,11 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "run":
             return _run(config.load(rest))
     except (ValueError, FileNotFoundError) as error:
-        print(f"daas {command}: {error}", file=sys.stderr)
+        if _leads():  # the same on every rank
+            print(f"daas {command}: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, MemoryError, OSError) as error:
         print(f"daas {command}: {error}", file=sys.stderr)
         return 1
+    except PeerLost as error:
+        print(f"daas {command}: {error}", file=sys.stderr)
+        return PEER_LOST
     print(USAGE, file=sys.stderr)
     return 2
 
@@ -49,7 +54,7 @@ def _run(settings: config.Config) -> int:
     from daas_dist.train import run_training
 
     run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not _leads():
         return 0
     if not (run_dir / "DONE").exists():
         print(f"stopped; the same command with run_dir={run_dir} goes on")
@@ -60,6 +65,10 @@ def _run(settings: config.Config) -> int:
         _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
     print(report.write([run_dir]))
     return 0
+
+
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _tell_found(result: dict[str, Any]) -> None:

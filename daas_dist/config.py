@@ -59,14 +59,19 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
-def difference(a: Config, b: Config) -> list[str]:
-    """What differs, as "search.xi: null -> 0.1"; not run_dir, which is where, not what."""
+HOW = ("run_dir", "device", "tensorboard", "stop_after_minutes", "patience_minutes",
+       "resume.allow", "search.keep_checkpoints")  # fmt: skip
+"""Keys of where and how a run is computed, not of what: a resume may change them."""
+
+
+def difference(a: Config, b: Config) -> dict[str, str]:
+    """Key by key what differs, as {"search.xi": "null -> 0.1"}; HOW apart."""
     before, after = flat(asdict(a)), flat(asdict(b))
-    return [
-        f"{key}: {shown(before[key])} -> {shown(after[key])}"
+    return {
+        key: f"{shown(before[key])} -> {shown(after[key])}"
         for key in before
-        if before[key] != after[key] and key != "run_dir"
-    ]
+        if before[key] != after[key] and key not in HOW
+    }
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -177,10 +182,14 @@ def _typed(values: Any) -> Config:
     _check_keys(Config, values, "")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
-        return cast(Config, OmegaConf.to_object(merged))
+        config = cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key = str(error.full_key).partition("[")[0]
         refuse(key, flat(values).get(key), _type_words(key))
+    for key in config.resume.allow:
+        if key not in (*keys(), "data"):
+            raise unknown(key)
+    return config
 
 
 def _check_keys(group: type, values: Any, prefix: str) -> None:

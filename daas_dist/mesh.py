@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from daas_dist.daas import Contribution, Weights, flat, unflat
+from daas_dist.faults import waiting
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,17 @@ class Mesh:
         done = {i: term(i) for i in self.mine(count)}
         if self.world == 1:
             return list(done.values())
-        rows = self._gather(count, {i: c.to_row() for i, c in done.items()})
-        terms = [Contribution.from_row(row) for row in rows]
-        for name in gradients:
-            shared = [
-                self._share(i, getattr(done[i], name) if i in done else active(i))
-                for i in range(count)
-            ]
-            terms = [replace(t, **{name: value}) for t, value in zip(terms, shared, strict=True)]
+        with waiting(self.rank, "gathering what the architectures contribute"):
+            rows = self._gather(count, {i: c.to_row() for i, c in done.items()})
+            terms = [Contribution.from_row(row) for row in rows]
+            for name in gradients:
+                shared = [
+                    self._share(i, getattr(done[i], name) if i in done else active(i))
+                    for i in range(count)
+                ]
+                terms = [
+                    replace(t, **{name: value}) for t, value in zip(terms, shared, strict=True)
+                ]
         return terms
 
     def _gather(self, count: int, rows: dict[int, Tensor]) -> list[Tensor]:
@@ -78,32 +82,51 @@ class Mesh:
         dist.broadcast(buffer, self.owner(index))
         return unflat(buffer, gradient)
 
-    def any(self, flag: bool) -> bool:
-        """Whether any rank says so."""
+    def highest(self, value: int) -> int:
+        """The highest of the ranks' values, on every rank."""
         if self.world == 1:
-            return flag
-        said = torch.tensor(int(flag), device=self._device())
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+            return value
+        said = torch.tensor(value, device=self._device())
+        with waiting(self.rank, "agreeing whether to stop"):
+            dist.all_reduce(said, dist.ReduceOp.MAX)
+        return int(said)
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of the ranks, on every rank."""
         values = [value] * self.world
         if self.world > 1:
-            dist.all_gather_object(values, value)
+            with waiting(self.rank, "gathering results"):
+                dist.all_gather_object(values, value)
         return values
+
+    def led(self, task: Callable[[], str | None]) -> str:
+        """What rank 0's task returns, on every rank; its error too, so that all leave together."""
+        answer, fault = "", None
+        if self.leads:
+            try:
+                answer = task() or ""
+            except (ValueError, OSError) as error:
+                fault = error
+        refused = self.agree(str(fault) if fault else "")
+        if fault is not None:
+            raise fault
+        if refused:
+            raise ValueError(refused)
+        return self.agree(answer)
 
     def agree(self, text: str) -> str:
         """Rank 0's text, on every rank."""
         if self.world == 1:
             return text
         said = [text]
-        dist.broadcast_object_list(said, 0)
+        with waiting(self.rank, "hearing from rank 0"):
+            dist.broadcast_object_list(said, 0)
         return said[0]
 
     def barrier(self) -> None:
         if self.world > 1:
-            dist.barrier()
+            with waiting(self.rank, "meeting the others"):
+                dist.barrier()
 
     def close(self) -> None:
         if self.world > 1:

@@ -180,6 +180,8 @@ class Search:
     policy_optimizer: PolicyOptimizer
     evidence: Evidence
     permute_rewards: bool
+    non_finite: str
+    most_skips: int
     log_every: int
     checkpoint_every: int
     keep_checkpoints: int
@@ -193,7 +195,8 @@ class Search:
         _check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
         _check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
         _check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
-        _check(self, "search", COUNT, "keep_checkpoints")
+        _check(self, "search", COUNT, "keep_checkpoints", "most_skips")
+        _check(self, "search", one_of("raise", "skip"), "non_finite")
         _check(self, "search", POSITIVE, "xi")
         _check(self.tau, "search.tau", POSITIVE, "start", "end")
         _check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
@@ -267,6 +270,11 @@ class Train:
 
 
 @dataclass(kw_only=True, slots=True)
+class Resume:
+    allow: list[str]
+
+
+@dataclass(kw_only=True, slots=True)
 class Config:
     stage: str
     kind: str
@@ -279,11 +287,15 @@ class Config:
     policy: Policy
     train: Train
     tensorboard: bool
+    stop_after_minutes: float | None
+    patience_minutes: float
+    resume: Resume
 
     def __post_init__(self) -> None:
         _check(self, "", one_of("search", "train"), "kind")
         _check(self, "", one_of("auto", "cpu", "cuda"), "device")
         _check(self, "", NATURAL, "seed")
+        _check(self, "", POSITIVE, "stop_after_minutes", "patience_minutes")
         if self.kind == "search":
             self._check_search()
         elif self.train.result is None and any("found" in row for row in self.train.compare):

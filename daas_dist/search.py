@@ -27,6 +27,7 @@ from daas_dist.daas import (
 )
 from daas_dist.data import Batches, Images
 from daas_dist.estimators import ESTIMATORS, normal_scores
+from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
 from daas_dist.per_image import PerImage
 from daas_dist.policy import Draws, Policy
@@ -113,8 +114,26 @@ class Search:
 
     # --- Algorithm 1 -----------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """One step of Algorithm 1: α, β by Eq. (9) and γ by Eq. (13), then θ by Eq. (14)."""
+    def step(self) -> str:
+        """One step of Algorithm 1: α, β by Eq. (9) and γ by Eq. (13), then θ by Eq. (14).
+
+        A number that is not finite is seen by all ranks before the update that it would enter:
+        FloatingPointError, or the step goes no further and why is returned (search.non_finite).
+        """
+        try:
+            self._step()
+            self.state.skips = 0
+            left_out = ""
+        except FloatingPointError as error:
+            settings = self.config.search
+            if settings.non_finite == "raise" or self.state.skips == settings.most_skips:
+                raise
+            self.state.skips += 1
+            left_out = str(error)
+        self.state.step += 1
+        return left_out
+
+    def _step(self) -> None:
         train = self._batch(self.data.train, self.train_batches, "train")
         val = self._batch(self.data.val, self.val_batches, "val")
         val = Batch(self.to_network(val.images), val.labels)
@@ -122,19 +141,17 @@ class Search:
         sampled_I = self.sample_architectures("arch", self.config.search.architectures)
         if self.searches_policy:
             terms = self._search_terms(sampled_I, train, val)
+            self._remember(terms)
         else:
             terms = self._architecture_terms(sampled_I, val)
-        self._check_finite(terms)
         if self.searches_architecture:
             self._update_architecture(sampled_I, terms)
         if self.searches_policy:
             self._update_policy(terms)
 
         weight_terms = terms if self._reuses_gradients else self._weight_terms(train)
-        self._check_finite(weight_terms)
         self._update_weights(weight_terms)
         self.state.interval = self.state.interval.add(terms, weight_terms)
-        self.state.step += 1
 
     @property
     def _reuses_gradients(self) -> bool:
@@ -167,10 +184,14 @@ class Search:
         else:
             passes = settings.policies_per_architecture
         state.passes += len(sampled_I) * (passes + 1 + at_theta)
-        terms = self._deal(sampled_I, term, gradients)
-        for term_i in terms if self.estimator.per_image else ():
-            state.val_grad = state.val_grad.add(term_i.val_grad, per_image.decay)
-        return terms
+        return self._deal(sampled_I, term, gradients)
+
+    def _remember(self, terms: Sequence[Contribution]) -> None:
+        """The validation gradients that later per-image rewards are taken along."""
+        if self.estimator.per_image:
+            decay = self.config.search.evidence.validation_decay
+            for term in terms:
+                self.state.val_grad = self.state.val_grad.add(term.val_grad, decay)
 
     def _architecture_terms(
         self, sampled_I: Sequence[SampledArchitecture | None], val: Batch
@@ -208,9 +229,19 @@ class Search:
         gradients: Sequence[str],
     ) -> list[Contribution]:
         """The term of every architecture, computed by whichever rank it falls to."""
-        return self.mesh.deal(
+        terms = self.mesh.deal(
             len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
         )
+        paths = [_genotype(z) for z in sampled_I]
+        check_terms(self.state.step, terms, paths, self._policies_of, gradients)
+        return terms
+
+    def _policies_of(self, i: int) -> Draws:
+        """The policies behind the rewards of architecture i."""
+        settings = self.config.search
+        per_image = self.estimator.per_image
+        count = settings.batch_size if per_image else settings.policies_per_architecture
+        return self._draws("policy", i, count)
 
     def _update_architecture(
         self, sampled_I: Sequence[SampledArchitecture | None], terms: Sequence[Contribution]
@@ -222,7 +253,7 @@ class Search:
     def _update_policy(self, terms: Sequence[Contribution]) -> None:
         settings, state = self.config.search, self.state
         reward_IJ = torch.stack([term.reward_J for term in terms])
-        parts = [self._draws("policy", i, reward_IJ.shape[1]) for i in range(len(terms))]
+        parts = [self._policies_of(i) for i in range(len(terms))]
         draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
         if settings.permute_rewards:
             order = torch.randperm(
@@ -244,7 +275,8 @@ class Search:
         for name, parameter in self.theta.items():
             parameter.grad = total.get(name)
         active = [self.theta[name] for name in total]
-        nn.utils.clip_grad_norm_(active, settings.weights.clip, foreach=True)
+        norm = nn.utils.clip_grad_norm_(active, settings.weights.clip, foreach=True)
+        check_weights(self.state.step, norm)
         for group in self.state.weight_optimiser.param_groups:
             group["lr"] = self.learning_rate
         self.state.weight_optimiser.step()
@@ -274,11 +306,10 @@ class Search:
 
     def _views(self, train: Batch, i: int) -> list[Batch]:
         """The training batch under each Γ^(i,j); or one view whose images drew a Γ each."""
-        settings = self.config.search
         if self.estimator.per_image:
-            draws_J = [self._draws("policy", i, settings.batch_size)]
+            draws_J = [self._policies_of(i)]
         else:
-            drawn = self._draws("policy", i, settings.policies_per_architecture)
+            drawn = self._policies_of(i)
             draws_J = [Draws(*(part[j : j + 1] for part in drawn)) for j in range(len(drawn[0]))]
         return [
             Batch(self.train_input(train.images, draws, f"policy-{i}", j), train.labels)
@@ -325,21 +356,6 @@ class Search:
         return {name: self.theta[name] for name in names}
 
     # --- What is told ----------------------------------------------------------------------------
-
-    def _check_finite(self, terms: Sequence[Contribution]) -> None:
-        """Every rank sees the same numbers, so all stop at the same place, before any update."""
-        for i, term in enumerate(terms):
-            if not bool(term.reward_J.isfinite().all() and term.z_grad_CS.isfinite().all()):
-                raise FloatingPointError(
-                    f"step {self.state.step}: the search term of architecture {i} is not finite; "
-                    "lower search.weights.learning_rate, or search.xi if it was set"
-                )
-            for numbers in (term.train_loss_accuracy, term.val_loss_accuracy):
-                if bool(numbers.isinf().any()) or bool(numbers[0].isnan() != numbers[1].isnan()):
-                    raise FloatingPointError(
-                        f"step {self.state.step}: the loss of architecture {i} is not finite; "
-                        "lower search.weights.learning_rate or search.weights.clip"
-                    )
 
     def metrics(self, images_per_second: float) -> dict[str, Any]:
         """One line of metrics.jsonl, the means since the last line; starts the next interval."""

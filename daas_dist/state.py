@@ -23,6 +23,8 @@ class SearchState:
     """Axes as in daas.py. α, β, γ and the evidence live on the CPU, the network on the device."""
 
     step: int
+    skips: int
+    """How many steps in a row were left out, up to this one."""
     network: nn.Module
     alpha: Tensor
     beta: Tensor
@@ -48,6 +50,7 @@ class SearchState:
         weights, policy = settings.weights, settings.policy_optimizer
         return SearchState(
             step=0,
+            skips=0,
             network=network,
             alpha=alpha,
             beta=beta,
@@ -75,15 +78,13 @@ class SearchState:
         """Tensors, numbers and names only."""
         return {
             "step": self.step,
+            "skips": self.skips,
             "network": self.network.state_dict(),
             "alpha": self.alpha.detach(),
             "beta": self.beta.detach(),
             "gamma": [value.detach() for value in self.gamma.tensors()],
             "evidence": self.evidence.tensors(),
-            "val_grad": [
-                self.val_grad.time,
-                {n: [p.total, p.count, p.time] for n, p in self.val_grad.past.items()},
-            ],
+            "val_grad": self.val_grad.save(),
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
             "passes": self.passes,
             "seconds": self.seconds,
@@ -91,7 +92,8 @@ class SearchState:
         }
 
     def load(self, saved: dict[str, Any]) -> None:
-        self.step, self.passes, self.seconds = saved["step"], saved["passes"], saved["seconds"]
+        self.step, self.skips = saved["step"], saved["skips"]
+        self.passes, self.seconds = saved["passes"], saved["seconds"]
         self.network.load_state_dict(saved["network"])
         with torch.no_grad():
             own = [self.alpha, self.beta, *self.gamma.tensors()]

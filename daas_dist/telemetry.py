@@ -40,7 +40,10 @@ class Interval:
         row = torch.cat([train, val, spread, torch.ones(1)]).double()
         return Interval(self.sums + row.nan_to_num())
 
-    def means(self) -> dict[str, float]:
+    def means(self) -> dict[str, float | None]:
+        """None where no step of the interval was whole."""
+        if not self.sums[-1]:
+            return dict.fromkeys(NAMES)
         return dict(zip(NAMES, (self.sums[:-1] / self.sums[-1]).tolist(), strict=True))
 
 

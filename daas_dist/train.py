@@ -6,11 +6,9 @@ what comes out does not depend on how many ranks there are.
 Order of the input: crop and flip, the policy, normalise, cutout (peer: DADA's evaluation).
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,27 +21,17 @@ from torchvision.transforms import v2
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import Batches, digest
-from daas_dist.mesh import Mesh
+from daas_dist.dataset import DataSet, load_data_in_turn, warn_of_bad_files
+from daas_dist.faults import Watchdog
+from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
 from daas_dist.result import load_genotype, load_policy, read
 from daas_dist.rng import stream
-from daas_dist.run import (
-    DataSet,
-    StopFlag,
-    choose_device,
-    joined,
-    load_data_in_turn,
-    open_run_dir,
-    place,
-    warn_of_bad_files,
-)
-from daas_dist.runlog import RunLog, provenance, read_metrics, write_json
+from daas_dist.runlog import RunLog, read_metrics, write_json
 from daas_dist.schedules import cosine
 from daas_dist.space import random_genotype
+from daas_dist.stopping import REASONS
 from daas_dist.watch import plain_line
-
-PATIENCE = timedelta(days=90)
-"""How long a rank whose rows are trained waits for the others; torch's 30 minutes are too short."""
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """(uint8 images [N, C, H, W], CPU generator) -> uint8 [N, C, H, W]."""
@@ -74,41 +62,35 @@ def run_training(config: Config) -> Path:
 
     What is complete is not trained again, what is not goes on after its last complete epoch.
     """
-    device = choose_device(config.device)
-    # Ranks on GPUs too exchange nothing but the finished rows.
-    with joined("cpu", PATIENCE) as (mesh, stop):
-        return _run_training(config, mesh, device, stop)
-
-
-def _run_training(config: Config, mesh: Mesh, device: str, stop: StopFlag) -> Path:
     # A wrong file fails here, before anything is written.
     searched = None if config.train.result is None else read(config.train.result)
-    run_dir = Path(mesh.agree(str(open_run_dir(config)) if mesh.leads else ""))
-    if searched is not None and mesh.leads:
-        _keep(searched, run_dir)
-    data = load_data_in_turn(config, mesh)
-    log = RunLog(run_dir) if mesh.leads else None
-    if log is not None:
-        log.start()
-        write_json(run_dir / "provenance.json", provenance(sys.argv, device, digest(data.train)))
-        warn_of_bad_files(data, log)
-    rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
-    done: dict[int, dict[str, Any]] = {}
-    for i in mesh.mine(len(rows)):
-        trained = _train(config, data, rows[i], run_dir, place(device, mesh), stop)
-        if trained is None:
-            break
-        done[i] = trained
-        if log is not None:
-            _write_comparison(config, run_dir, done)
-    done = {i: row for part in mesh.gather(done) for i, row in part.items()}
-    if log is not None:
-        _write_comparison(config, run_dir, done)
-        if len(done) == len(rows):
-            log.finish("DONE")
-        else:
-            log.event("stopped")
-    return run_dir
+    with at_work(config, exchanges=False) as job:
+        if searched is not None:
+            job.mesh.led(lambda: _keep(searched, job.run_dir))
+        data = load_data_in_turn(config, job.mesh)
+        sha256 = digest(data.train)
+        job.mesh.led(lambda: job.record_provenance(sha256))
+        if job.log is not None:
+            job.log.start()
+            warn_of_bad_files(data, job.log)
+        rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
+        done: dict[int, dict[str, Any]] = {}
+        for i in job.mesh.mine(len(rows)):
+            trained = _train(data, rows[i], job)
+            if trained is None:
+                break
+            done[i] = trained
+            if job.log is not None:
+                _write_comparison(job, done)
+        done = {i: row for part in job.mesh.gather(done) for i, row in part.items()}
+        why = job.mesh.highest(job.stop.asked())
+        if job.log is not None:
+            _write_comparison(job, done)
+            if len(done) == len(rows):
+                job.log.finish("DONE")
+            else:
+                job.log.event("stopped", reason=REASONS[why])
+        return job.run_dir
 
 
 def _keep(searched: dict[str, Any], run_dir: Path) -> None:
@@ -126,28 +108,28 @@ def _keep(searched: dict[str, Any], run_dir: Path) -> None:
         )
 
 
-def _write_comparison(config: Config, run_dir: Path, done: Mapping[int, dict[str, Any]]) -> None:
+def _write_comparison(job: Job, done: Mapping[int, dict[str, Any]]) -> None:
+    job.check_ours()
     rows = [done[i] for i in sorted(done)]
-    document = {"schema": 1, "kind": "training", "search": config.train.result, "rows": rows}
-    write_json(run_dir / "comparison.json", document)
+    document = {"schema": 1, "kind": "training", "search": job.config.train.result, "rows": rows}
+    write_json(job.run_dir / "comparison.json", document)
 
 
-def _train(
-    config: Config, data: DataSet, row: Row, run_dir: Path, device: torch.device, stop: StopFlag
-) -> dict[str, Any] | None:
+def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
     """The numbers of a row, None if it was stopped between two epochs."""
-    folder = run_dir / "trainings" / row.name
-    training = Training(config, data, row, device)
+    config, folder = job.config, job.run_dir / "trainings" / row.name
+    training = Training(config, data, row, job.device)
     training.load(folder / "checkpoints")
     log = RunLog(folder, config.tensorboard)
     log.truncate_after(training.epoch, "epoch")
-    while training.epoch < config.train.epochs:
-        if stop.raised:
-            return None
-        metrics = training.step()
-        log.metric(metrics)
-        print(f"{row.name}: {plain_line(metrics)}", flush=True)
-        training.save(folder / "checkpoints")
+    with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
+        while training.epoch < config.train.epochs:
+            if job.stop.asked():
+                return None
+            metrics = training.train_epoch(watchdog.beat)
+            log.metric(metrics)
+            print(f"{row.name}: {plain_line(metrics)}", flush=True)
+            training.save(folder / "checkpoints")
     result = training.result([metrics["test_accuracy"] for metrics in read_metrics(folder)])
     write_json(folder / "result.json", result)
     return result
@@ -189,11 +171,11 @@ class Training:
             self.optimiser.load_state_dict(state["optimiser"])
             self.seconds = state["seconds"]
 
-    def step(self) -> dict[str, Any]:
-        """Train an epoch and test: a line of metrics.jsonl."""
+    def train_epoch(self, beat: Callable[[], None]) -> dict[str, Any]:
+        """Train an epoch and test: a line of metrics.jsonl. beat is called at every step."""
         began = time.monotonic()
         rate = cosine(self.settings.learning_rate, 0.0, self.epoch / self.settings.epochs)
-        train_loss, train_accuracy = self._train_epoch(rate)
+        train_loss, train_accuracy = self._train_epoch(rate, beat)
         trained = time.monotonic() - began
         test_loss, test_accuracy = evaluate(self.network, self.data, self.settings.batch_size)
         self.epoch += 1
@@ -210,7 +192,7 @@ class Training:
             "images_per_second": self.batches.steps_per_epoch * self.settings.batch_size / trained,
         }
 
-    def _train_epoch(self, rate: float) -> tuple[float, float]:
+    def _train_epoch(self, rate: float, beat: Callable[[], None]) -> tuple[float, float]:
         """Mean loss and accuracy."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -234,6 +216,7 @@ class Training:
             whole.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
             self.optimiser.step()
+            beat()
             accuracy = (logits.argmax(-1) == labels).float().mean()
             total += torch.stack([loss.detach(), accuracy]).cpu()
         mean = (total / self.batches.steps_per_epoch).tolist()

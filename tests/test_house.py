@@ -6,13 +6,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
-    {"augment", "space", "rng", "board", "schedules"},
+    {"augment", "space", "rng", "board", "schedules", "stopping", "faults", "lock"},
     {"policy"},
     {"daas", "transform"},
-    {"estimators", "per_image"},
+    {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result"},
-    {"telemetry"},
+    {"telemetry", "dataset", "job"},
     {"state"},
     {"report", "watch", "search", "explain"},
     {"run"},

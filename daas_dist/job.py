@@ -1,0 +1,139 @@
+"""A job on a run directory: its ranks, what stops it, and whose the directory is."""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import torch
+
+from daas_dist import board, stopping
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError
+from daas_dist.faults import PeerLost
+from daas_dist.lock import Lock, Occupied
+from daas_dist.mesh import Mesh, connect
+from daas_dist.runlog import RunLog, provenance, write_json, write_text
+from daas_dist.stopping import Stop
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank of a run has at hand."""
+
+    config: Config
+    mesh: Mesh
+    stop: Stop
+    run_dir: Path
+    device: torch.device
+    log: RunLog | None
+    """Rank 0's; it alone writes."""
+    lock: Lock | None
+
+    def check_ours(self) -> None:
+        """Occupied if another job took the run directory, as this one was silent for too long."""
+        if self.lock is not None and self.lock.lost:
+            raise Occupied(f"{self.run_dir} was taken by another job while this one slept")
+
+    def record_provenance(self, data_sha256: str) -> None:
+        """Write provenance.json. ConfigError if the run began on other images."""
+        path = self.run_dir / "provenance.json"
+        if path.exists() and "data" not in self.config.resume.allow:
+            began = json.loads(path.read_text())["data_sha256"]
+            if began != data_sha256:
+                raise ConfigError(
+                    f"{self.run_dir} holds a run on other training images (sha256 {began[:12]}… -> "
+                    f"{data_sha256[:12]}…); set run_dir to a new folder, or resume.allow=[data] to "
+                    "go on with these"
+                )
+        write_json(path, provenance(sys.argv, self.device.type, data_sha256))
+
+
+@contextmanager
+def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
+    """The job of this process. The run directory is this job's alone while it lasts.
+
+    exchanges: whether the ranks compute one result together, and so wait for each other at every
+    step; else they meet at the end only. An error that the same command would meet again is left
+    in the file FAILED.
+    """
+    device = _choose_device(config.device)
+    # Where a rank waits in vain its watchdog is to speak first, not the backend.
+    patience = timedelta(minutes=2 * config.patience_minutes) if exchanges else timedelta(days=90)
+    mesh = connect(device if exchanges else "cpu", patience)
+    with _leaving(mesh), ExitStack() as held:
+        stop = held.enter_context(Stop())
+        log: RunLog | None = None
+        lock: Lock | None = None
+
+        def prepare() -> str:
+            nonlocal log, lock
+            run_dir = _open(config)
+            lock = held.enter_context(Lock(run_dir))
+            changes = _freeze(config, run_dir)
+            log = RunLog(run_dir, config.tensorboard)
+            if changes:
+                log.event("reconfigured", changes=changes)
+            return str(run_dir)
+
+        run_dir = Path(mesh.led(prepare))
+        stop.watch(run_dir, config.stop_after_minutes)
+        place = torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}")
+        try:
+            yield Job(config, mesh, stop, run_dir, place, log, lock)
+        except (FloatingPointError, MemoryError) as error:
+            if log is not None:
+                log.finish("FAILED", str(error))
+            raise
+
+
+@contextmanager
+def _leaving(mesh: Mesh) -> Generator[None]:
+    """Disconnect at the end; not where a rank is lost, as the others would wait for it."""
+    try:
+        yield
+    except PeerLost:
+        raise
+    except BaseException:
+        mesh.close()
+        raise
+    mesh.close()
+
+
+def _choose_device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda but torch sees no GPU; set device=cpu or device=auto")
+    return name
+
+
+def _open(config: Config) -> Path:
+    if config.tensorboard:
+        board.require()
+    name = f"{config.stage}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    if (run_dir / stopping.FILE).exists():
+        raise ConfigError(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return run_dir
+
+
+def _freeze(config: Config, run_dir: Path) -> dict[str, str]:
+    """Write the configuration, or compare it with the one that is there: what differs, allowed."""
+    frozen = run_dir / "config.yaml"
+    differs = {}
+    if frozen.exists():
+        differs = configuration.difference(configuration.load_frozen(frozen), config)
+        refused = [f"{k}: {v}" for k, v in differs.items() if k not in config.resume.allow]
+        if refused:
+            raise ConfigError(
+                f"{run_dir} holds a run of another configuration ({'; '.join(refused)}); set "
+                "run_dir to a new folder, or resume.allow=[KEY,…] to go on with the new values"
+            )
+    if differs or not frozen.exists():
+        write_text(frozen, configuration.to_yaml(config))
+    return differs

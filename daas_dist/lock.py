@@ -1,0 +1,138 @@
+"""One job a run directory. The owner may be on any host, and a dead one does not hold for ever.
+
+The file `lock` names its owner, who touches it every BEAT seconds. It is another's while it is
+touched, by the disk's clock alone, or while its process lives on this host.
+"""
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+FILE = "lock"
+BEAT = 5.0
+DEAD = 30.0
+"""Seconds without a touch after which an owner on another host is taken for dead."""
+
+
+class Occupied(ValueError):
+    """Another job is at work in the run directory."""
+
+
+class Lock:
+    """Held while entered. Occupied if another job has it."""
+
+    def __init__(self, run_dir: Path, beat: float = BEAT, dead: float = DEAD) -> None:
+        self._path, self._beat, self._dead = run_dir / FILE, beat, dead
+        self._owner = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "token": uuid.uuid4().hex,
+        }
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._touch, name="lock", daemon=True)
+        self.lost = False
+        """Whether another job has taken the directory, as this one was silent for too long."""
+
+    def __enter__(self) -> "Lock":
+        while not self._link():
+            self._wait_for_death()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._read() == self._owner:
+            self._path.unlink(missing_ok=True)
+
+    def _link(self) -> bool:
+        """Put the file there unless there is one; atomic on network disks too."""
+        own = self._path.with_name(f".lock-{self._owner['token']}")
+        own.write_text(json.dumps(self._owner))
+        try:
+            os.link(own, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            own.unlink()
+        return True
+
+    def _wait_for_death(self) -> None:
+        """Return once the owner is known to be dead and its file is away. Occupied if it lives."""
+        owner, touched = self._read(), self._touched()
+        if owner is None:
+            return
+        if owner["host"] == self._owner["host"]:
+            dead = _started(owner["pid"]) != owner["started"]
+        else:
+            until = time.monotonic() + self._dead
+            while self._touched() == touched and time.monotonic() < until:
+                time.sleep(min(0.5, self._dead / 10))
+            dead = self._touched() == touched
+        if not dead:
+            raise Occupied(
+                f"{self._path.parent} is in use by process {owner['pid']} on {owner['host']}; "
+                "wait for it, stop it, or set run_dir to a new folder"
+            )
+        self._clear(owner)
+
+    def _clear(self, dead: dict[str, Any]) -> None:
+        """Take the dead owner's file away, and put back what was not its."""
+        aside = self._path.with_name(f".lock-dead-{self._owner['token']}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return
+        if json.loads(aside.read_text()) != dead:
+            os.link(aside, self._path)
+        aside.unlink()
+
+    def _touch(self) -> None:
+        while not self._end.wait(self._beat):
+            if self._read() != self._owner:
+                self.lost = True
+                return
+            os.utime(self._path)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+
+    def _touched(self) -> int:
+        try:
+            return self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this host began, so that a number used again is not mistaken; None if it
+    is not there. Where there is no /proc a living process counts as the same."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"
