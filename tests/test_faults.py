@@ -1,4 +1,4 @@
-"""What a rank says and returns when it hangs, or when another is gone: in processes of their own."""
+"""What a rank says and returns when it hangs, or when another is gone, each in its own process."""
 
 import subprocess
 import sys

@@ -1,17 +1,22 @@
 """What a step of the search moves, draws and counts, on a few images made here."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from test_mesh import forks, in_ranks
 
+from daas_dist import augment, daas, per_image
 from daas_dist import config as configuration
-from daas_dist import daas, per_image
+from daas_dist.daas import Contribution
 from daas_dist.data import Images
+from daas_dist.finite import check_terms
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
+from daas_dist.policy import PolicyLogits
 from daas_dist.rng import stream
 from daas_dist.run import build_network
 from daas_dist.search import JVP, Search, SearchData
@@ -113,6 +118,67 @@ def test_a_null_run_gives_the_same_rewards_to_other_policies() -> None:
     assert torch.equal(table.weight, other.weight)
     assert float(table.square.sum()) == pytest.approx(float(other.square.sum()))
     assert not torch.equal(table.total, other.total)
+
+
+def poison(run: Search, step: int) -> None:
+    """From that step on the network of this rank says NaN."""
+    forward = run._forward
+
+    def poisoned(*arguments: Any) -> torch.Tensor:
+        logits = forward(*arguments)
+        return logits * torch.nan if run.state.step >= step else logits
+
+    run._forward = poisoned  # type: ignore[method-assign]
+
+
+def test_what_is_not_finite_is_named_and_changes_nothing() -> None:
+    run = search("search.warmup_epochs=0")
+    poison(run, 0)
+    before = parameters(run)
+    said = r"step 0: the training loss of architecture 0 \(normal: \w+ from [01], .*reduce: .*lower"
+    with pytest.raises(FloatingPointError, match=said):
+        run.step()
+    assert all(torch.equal(value, before[name]) for name, value in parameters(run).items())
+
+
+def test_a_reward_that_is_not_finite_is_named_by_its_policy() -> None:
+    draws = PolicyLogits.initial(2, "per_slot").sample(3, stream(0, "test"))
+    term = Contribution(reward_J=torch.tensor([1.0, torch.inf, 2.0]))
+    operations = [augment.NAMES[o] for o in draws.operation_NK[1].tolist()]
+    words = [n if a else "nothing" for n, a in zip(operations, draws.applied_NK[1], strict=True)]
+    with pytest.raises(FloatingPointError, match=f"policy 1 .{words[0]}.*{words[1]}.* of arch"):
+        check_terms(7, [Contribution(), term], [None, None], lambda _: draws, [])
+
+
+def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> None:
+    run = search("search.warmup_epochs=0", "search.non_finite=skip", "search.most_skips=2")
+    assert run.step() == "" and run.state.skips == 0
+    poison(run, 1)
+    before = parameters(run)
+    assert "step 1" in run.step() and "step 2" in run.step()
+    assert run.state.step == 3 and run.state.skips == 2
+    assert all(torch.equal(value, before[name]) for name, value in parameters(run).items())
+    with pytest.raises(FloatingPointError, match="step 3"):
+        run.step()
+
+
+@forks
+def test_all_ranks_name_the_number_that_one_of_them_has() -> None:
+    def task(mesh: Mesh) -> str:
+        config = configuration.load([*TINY, "search.warmup_epochs=0"])
+        data = SearchData(images(32, 1), images(32, 2), [0.0], [1.0])
+        run = Search(config, data, build_network(config, 3), mesh, torch.device("cpu"))
+        if mesh.rank == 1:
+            poison(run, 1)
+        try:
+            run.step()
+            run.step()
+        except FloatingPointError as error:
+            return str(error)
+        return ""
+
+    first, second = in_ranks(2, task)
+    assert first == second and "step 1: the training loss of architecture 1" in first
 
 
 def test_a_fixed_network_of_a_genotype_is_searched_for_its_policy() -> None:

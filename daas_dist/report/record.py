@@ -162,7 +162,9 @@ class Run:
 
     def came_from(self, search: "Run") -> bool:
         """Whether its trainings are of what this search found; the folders may have moved since."""
-        return self.searched is not None and self.searched == search.result
+        if self.searched is None or search.result is None:
+            return False
+        return all(self.searched[part] == search.result[part] for part in ("genotype", "policy"))
 
 
 def details(event: Row) -> str:
