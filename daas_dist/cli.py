@@ -1,5 +1,6 @@
 """The command `daas`: run | report | watch | explain."""
 
+import errno
 import json
 import os
 import statistics
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist import config, explain, report, watch
-from daas_dist.faults import PEER_LOST, PeerLost
+from daas_dist.faults import PEER_LOST, PeerLost, Refused
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas report RUN…
@@ -34,12 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if command == "run":
             return _run(config.load(rest))
+    except Refused:
+        return 2
     except (ValueError, FileNotFoundError) as error:
-        if _leads():  # the same on every rank
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # a wrong value or file: once for each host
             print(f"daas {command}: {error}", file=sys.stderr)
         return 2
-    except (FloatingPointError, MemoryError, OSError) as error:
-        print(f"daas {command}: {error}", file=sys.stderr)
+    except FloatingPointError as error:
+        if _leads():  # every rank has seen the same number
+            print(f"daas {command}: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; free some, the last good checkpoint stands and the same command goes on"
+        print(f"daas {command}: {error}{hint if full else ''}", file=sys.stderr)
         return 1
     except PeerLost as error:
         print(f"daas {command}: {error}", file=sys.stderr)

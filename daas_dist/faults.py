@@ -25,6 +25,10 @@ class PeerLost(RuntimeError):
     """Another rank went away, or did not come, while this one waited for it."""
 
 
+class Refused(ValueError):
+    """Rank 0 refused, and says why itself."""
+
+
 @contextmanager
 def waiting(rank: int, purpose: str) -> Generator[None]:
     """A collective call: what its backend says of a lost peer becomes one line."""

@@ -3,8 +3,9 @@ comes back to every rank in the order of the architectures, so that no result de
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,25 @@ import torch.distributed as dist
 from torch import Tensor
 
 from daas_dist.daas import Contribution, Weights, flat, unflat
-from daas_dist.faults import waiting
+from daas_dist.faults import Refused, waiting
+
+
+@dataclass
+class Traffic:
+    """What a rank received from others, and how long it waited for it, by axis and purpose."""
+
+    total: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, purpose: str, size: int, seconds: float) -> None:
+        """size: in bytes."""
+        before = self.total.get(purpose, (0, 0.0))
+        self.total[purpose] = before[0] + size, before[1] + seconds
+
+    def take(self) -> dict[str, dict[str, float]]:
+        """What came together since the last call, for metrics.jsonl."""
+        taken = {p: {"bytes": b, "seconds": s} for p, (b, s) in self.total.items()}
+        self.total.clear()
+        return taken
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,7 @@ class Mesh:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
 
     @property
     def leads(self) -> bool:
@@ -51,36 +71,46 @@ class Mesh:
         done = {i: term(i) for i in self.mine(count)}
         if self.world == 1:
             return list(done.values())
-        with waiting(self.rank, "gathering what the architectures contribute"):
-            rows = self._gather(count, {i: c.to_row() for i, c in done.items()})
-            terms = [Contribution.from_row(row) for row in rows]
-            for name in gradients:
-                shared = [
-                    self._share(i, getattr(done[i], name) if i in done else active(i))
-                    for i in range(count)
-                ]
-                terms = [
-                    replace(t, **{name: value}) for t, value in zip(terms, shared, strict=True)
-                ]
+        likes = [active(i) for i in range(count)]
+        rows = self._exchange("numbers", count, {i: c.to_row() for i, c in done.items()})
+        terms = [Contribution.from_row(row.cpu()) for row in rows]
+        if not gradients:
+            return terms
+        length = [len(gradients) * sum(v.numel() for v in like.values()) for like in likes]
+        mine = {i: torch.cat([flat(getattr(c, g)) for g in gradients]) for i, c in done.items()}
+        rows = self._exchange("gradients by the weights", count, mine, length)
+        for i, (row, like) in enumerate(zip(rows, likes, strict=True)):
+            parts = zip(gradients, row.chunk(len(gradients)), strict=True)
+            terms[i] = replace(terms[i], **{name: unflat(part, like) for name, part in parts})
         return terms
 
-    def _gather(self, count: int, rows: dict[int, Tensor]) -> list[Tensor]:
-        """One row of numbers for every index, from whichever rank has it."""
-        device = self._device()
-        length = torch.tensor(max((len(row) for row in rows.values()), default=0), device=device)
-        dist.all_reduce(length, dist.ReduceOp.MAX)
-        table = torch.zeros(-(-count // self.world), int(length), device=device)
-        for slot, i in enumerate(self.mine(count)):
-            table[slot] = rows[i]
-        tables = [torch.empty_like(table) for _ in range(self.world)]
-        dist.all_gather(tables, table)
-        return [tables[self.owner(i)][i // self.world].cpu() for i in range(count)]
+    def _exchange(
+        self, what: str, count: int, mine: dict[int, Tensor], length: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """A row for every index, from whichever rank has it, by one collective call.
 
-    def _share(self, index: int, gradient: Weights) -> Weights:
-        """The gradient of one term, on every rank; where it is not known, anything of its shape."""
-        buffer = flat(gradient).detach().clone()
-        dist.broadcast(buffer, self.owner(index))
-        return unflat(buffer, gradient)
+        length: of every row, where they differ; else they are as long as each other.
+        """
+        device, began = self._device(), time.monotonic()
+        with waiting(self.rank, f"gathering {what} of the architectures"):
+            if length is None:
+                longest = torch.tensor(max(map(len, mine.values()), default=0), device=device)
+                dist.all_reduce(longest, dist.ReduceOp.MAX)
+                length = [int(longest)] * count
+            sizes = [[length[i] for i in range(r, count, self.world)] for r in range(self.world)]
+            own = torch.zeros(max(map(sum, sizes)), device=device)
+            if mine:
+                joined = torch.cat([mine[i] for i in self.mine(count)])
+                own[: len(joined)] = joined
+            everyone = [torch.empty_like(own) for _ in range(self.world)]
+            dist.all_gather(everyone, own)
+        size = (self.world - 1) * own.numel() * own.element_size()
+        self.traffic.add(f"arch: {what}", size, time.monotonic() - began)
+        rows = [
+            part.split([*each, len(part) - sum(each)])
+            for part, each in zip(everyone, sizes, strict=True)
+        ]
+        return [rows[self.owner(i)][i // self.world] for i in range(count)]
 
     def highest(self, value: int) -> int:
         """The highest of the ranks' values, on every rank."""
@@ -111,7 +141,7 @@ class Mesh:
         if fault is not None:
             raise fault
         if refused:
-            raise ValueError(refused)
+            raise Refused(refused)
         return self.agree(answer)
 
     def agree(self, text: str) -> str:

@@ -385,6 +385,7 @@ class Search:
             else None,
             "policy_weight": dict(found.ranking()) if found else None,
             "genotype": genotype.to_json() if genotype else None,
+            "communication": self.mesh.traffic.take(),
         }
 
     def result(self) -> dict[str, Any]:

@@ -168,3 +168,22 @@ def test_every_index_has_one_owner(world: int, count: int) -> None:
     assert dealt == {index: Mesh(0, world).owner(index) for index in range(count)}
     sizes = [len(mesh.mine(count)) for mesh in meshes]
     assert sum(sizes) == count and max(sizes) - min(sizes) <= 1
+
+
+@forks
+def test_traffic_is_what_comes_from_the_others() -> None:
+    """5 terms on 2 ranks: rank 0 has terms 0, 2 and 4; every rank sends as much as the fullest."""
+
+    def task(mesh: Mesh) -> Any:
+        mesh.deal(5, term, ("theta_grad",), active)
+        taken = mesh.traffic.take()
+        return {purpose: each["bytes"] for purpose, each in taken.items()}, mesh.traffic.take()
+
+    sizes = [sum(value.numel() for value in active(i).values()) for i in range(5)]
+    numbers = 2 * 8 + 4 + 6
+    for taken, after in in_ranks(2, task):
+        assert taken == {
+            "arch: numbers": 4 * 3 * numbers,
+            "arch: gradients by the weights": 4 * (sizes[0] + sizes[2] + sizes[4]),
+        }
+        assert after == {}

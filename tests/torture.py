@@ -5,7 +5,7 @@
 Every life starts on 1 to 4 ranks; at a random moment, from its start on, kill -9 ends a random
 rank, or the launcher with all of them. Every step is saved, so many kills meet a checkpoint half
 written. At the end the search's part of result.json, the weights, α, β, γ and every line of
-metrics.jsonl (times aside) have to be the same bits.
+metrics.jsonl (times and traffic aside) have to be the same bits.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from daas_dist import checkpoint
 from daas_dist.runlog import read_metrics
 
 STAGE = ("daas_dist", "stage=search_fashion", "preset=tiny", "data.limit=128")
-TIMES = ("time", "images_per_second")
+TIMES = ("time", "images_per_second", "communication")
 FOUND = ("genotype", "policy", "alpha", "beta", "evidence")
 
 
