@@ -59,8 +59,16 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
-HOW = ("run_dir", "device", "tensorboard", "stop_after_minutes", "patience_minutes",
-       "resume.allow", "search.keep_checkpoints")  # fmt: skip
+HOW = (
+    "run_dir",
+    "device",
+    "deterministic",
+    "tensorboard",
+    "stop_after_minutes",
+    "patience_minutes",
+    "resume.allow",
+    "search.keep_checkpoints",
+)
 """Keys of where and how a run is computed, not of what: a resume may change them."""
 
 

@@ -1,6 +1,7 @@
 """A job on a run directory: its ranks, what stops it, and whose the directory is."""
 
 import json
+import os
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -61,6 +62,8 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     in the file FAILED.
     """
     device = _choose_device(config.device)
+    if config.deterministic:
+        _be_deterministic()
     # Where a rank waits in vain its watchdog is to speak first, not the backend.
     patience = timedelta(minutes=2 * config.patience_minutes) if exchanges else timedelta(days=90)
     mesh = connect(device if exchanges else "cpu", patience)
@@ -109,6 +112,13 @@ def _choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda but torch sees no GPU; set device=cpu or device=auto")
     return name
+
+
+def _be_deterministic() -> None:
+    """Kernels that add in one order only; an operation that has none raises and names itself."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def _open(config: Config) -> Path:

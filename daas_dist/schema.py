@@ -281,6 +281,7 @@ class Config:
     seed: int
     run_dir: str | None
     device: str
+    deterministic: bool
     data: Data
     model: Model
     search: Search
