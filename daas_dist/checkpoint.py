@@ -18,7 +18,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,16 @@ class DamagedCheckpoint(Exception):
     """A checkpoint whose files are not what its manifest says."""
 
 
-def save(root: Path | str, step: int, state: dict[str, Any], keep: int) -> Path:
+def save(
+    root: Path | str,
+    step: int,
+    state: dict[str, Any],
+    keep: int,
+    milestones: Collection[int] = (),
+) -> Path:
     """Publish the state of a step and drop all but the last `keep` checkpoints; gives its folder.
 
+    milestones: steps that are never dropped.
     state: tensors, numbers, text and containers of them (what torch.load(weights_only=True) takes).
     A whole checkpoint of this step that is already there stays as it is.
     ValueError on a state that could not be loaded again, before anything is published.
@@ -60,7 +67,7 @@ def save(root: Path | str, step: int, state: dict[str, Any], keep: int) -> Path:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(root)
     write_text(root / "LATEST", final.name + "\n")
-    _retain(root, step, keep)
+    _retain(root, {step, *milestones}, keep)
     return final
 
 
@@ -228,10 +235,10 @@ def _quarantine(folder: Path) -> Path:
     return target
 
 
-def _retain(root: Path, saved: int, keep: int) -> None:
+def _retain(root: Path, sacred: set[int], keep: int) -> None:
     """Drop all but the last `keep`, and never the one just saved, which is known to be whole."""
     for step in steps(root)[:-keep]:
-        if step != saved:
+        if step not in sacred:
             folder = _folder(root, step)
             # By rename first: a kill must not leave half a checkpoint under a good name.
             trash = root / f".trash-{uuid.uuid4().hex}"

@@ -83,6 +83,8 @@ def _resume(search: Search, job: Job) -> None:
 def _steps(search: Search, job: Job) -> bool:
     """Step, log, save, stop. Whether the last step was reached."""
     settings, state, log = job.config.search, search.state, job.log
+    # Kept for good: the last state that no policy has touched.
+    warmed_up = settings.warmup_epochs * search.train_batches.steps_per_epoch
     with (
         Display(job.run_dir.name) if job.mesh.leads else _Silent() as display,
         Watchdog(job.mesh.rank, 60 * job.config.patience_minutes, job.run_dir) as watchdog,
@@ -103,10 +105,10 @@ def _steps(search: Search, job: Job) -> bool:
                     log.metric(row)
                     display.row(row)
             reason = stopping.REASONS[job.mesh.highest(job.stop.asked())]
-            if log is not None and (state.step % settings.checkpoint_every == 0 or last or reason):
-                checkpoint.save(
-                    job.run_dir / "checkpoints", state.step, state.save(), settings.keep_checkpoints
-                )
+            due = state.step % settings.checkpoint_every == 0 or state.step == warmed_up
+            if log is not None and (due or last or reason):
+                folder, keep = job.run_dir / "checkpoints", settings.keep_checkpoints
+                checkpoint.save(folder, state.step, state.save(), keep, milestones=[warmed_up])
             if reason and not last:
                 if log is not None:
                     log.event("stopped", step=state.step, reason=reason)

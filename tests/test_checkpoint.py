@@ -109,6 +109,12 @@ def test_the_newest_is_the_largest_number_not_the_last_name(tmp_path: Path) -> N
     assert_is_of(100_000_000, load_newest(tmp_path, warn=unexpected))
 
 
+def test_milestones_stay(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40, 50):
+        save(tmp_path, step, state(step), keep=2, milestones=[20])
+    assert steps(tmp_path) == [20, 40, 50]
+
+
 def test_latest_is_a_hint_only(tmp_path: Path) -> None:
     for step in (5, 6):
         save(tmp_path, step, state(step), keep=2)
