@@ -151,5 +151,5 @@ def test_a_killed_and_a_hung_peer_are_told_in_a_line(tmp_path: Path) -> None:
         assert said in errors and "Traceback" not in errors
 
 
-def test_killed_three_times_on_several_ranks(tmp_path: Path) -> None:
-    torture.torture(tmp_path, kills=3, seed=1, epochs=15, longest=15.0)
+def test_killed_up_to_three_times_on_several_ranks(tmp_path: Path) -> None:
+    assert torture.torture(tmp_path, kills=3, seed=1, epochs=15, longest=15.0) >= 1
