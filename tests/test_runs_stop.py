@@ -149,7 +149,3 @@ def test_a_killed_and_a_hung_peer_are_told_in_a_line(tmp_path: Path) -> None:
         ranks[1].communicate()
         assert ranks[0].returncode == status, errors
         assert said in errors and "Traceback" not in errors
-
-
-def test_killed_up_to_three_times_on_several_ranks(tmp_path: Path) -> None:
-    assert torture.torture(tmp_path, kills=3, seed=1, epochs=15, longest=15.0) >= 1
