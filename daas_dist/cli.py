@@ -11,6 +11,7 @@ from typing import Any
 
 from daas_dist import config, explain, report, watch
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
+from daas_dist.space import KINDS, Genotype
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas report RUN…
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "; free some, the last good checkpoint stands and the same command goes on"
-        print(f"daas {command}: {error}{hint if full else ''}", file=sys.stderr)
+        said = str(error) or "no memory left"  # Python's own error is without words
+        print(f"daas {command}: {said}{hint if full else ''}", file=sys.stderr)
         return 1
     except PeerLost as error:
         print(f"daas {command}: {error}", file=sys.stderr)
@@ -82,10 +84,10 @@ def _leads() -> bool:
 
 def _tell_found(result: dict[str, Any]) -> None:
     """The cells and the leading operations of the policy."""
-    for kind in ("normal", "reduce"):
-        if result["genotype"] is not None:
-            pairs = (f"{name} from {source}" for name, source in result["genotype"][kind])
-            print(f"{kind} cell: {', '.join(pairs)}")
+    if result["genotype"] is not None:
+        genotype = Genotype.from_json(result["genotype"])
+        for kind in KINDS:
+            print(f"{kind} cell: {genotype.in_words(kind)}")
     if result["policy"] is not None:
         leading = (
             f"{row['operation']} {row['weight']:.2f}" for row in result["policy"]["ranking"][:5]

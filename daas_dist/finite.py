@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from daas_dist import augment
 from daas_dist.daas import Contribution, Weights
 from daas_dist.policy import Draws
-from daas_dist.space import Genotype
+from daas_dist.space import KINDS, Genotype
 
 
 def check_terms(
@@ -24,7 +25,8 @@ def check_terms(
     for i, (term, z) in enumerate(zip(terms, sampled_I, strict=True)):
         wrong = _wrong(term, draws, i, gradients)
         if wrong:
-            path = "" if z is None else f" ({spelled(z)})"
+            cells = [] if z is None else [f"{kind}: {z.in_words(kind)}" for kind in KINDS]
+            path = f" ({'; '.join(cells)})" if cells else ""
             raise FloatingPointError(
                 f"step {step}: {wrong} of architecture {i}{path} is not finite; lower "
                 "search.weights.learning_rate or search.weights.clip, or search.xi if it was set"
@@ -61,15 +63,8 @@ def _wrong(
 
 
 def _finite(gradient: Weights) -> bool:
-    return all(bool(value.isfinite().all()) for value in gradient.values())
-
-
-def spelled(z: Genotype) -> str:
-    """Both cells in a line."""
-    return "; ".join(
-        f"{kind}: {', '.join(f'{name} from {source}' for name, source in z.cell(kind))}"
-        for kind in ("normal", "reduce")
-    )
+    """By one norm of all: on a GPU every look at a number waits for the device."""
+    return bool(get_total_norm(list(gradient.values())).isfinite())
 
 
 def _told(draws: Draws, index: int) -> str:

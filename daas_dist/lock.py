@@ -10,8 +10,8 @@ import platform
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 FILE = "lock"
@@ -46,12 +46,7 @@ class Lock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -61,13 +56,16 @@ class Lock:
     def _link(self) -> bool:
         """Put the file there unless there is one; atomic on network disks too."""
         own = self._path.with_name(f".lock-{self._owner['token']}")
-        own.write_text(json.dumps(self._owner))
         try:
+            with own.open("x") as file:
+                file.write(json.dumps(self._owner))
+                file.flush()
+                os.fsync(file.fileno())  # an empty lock after a power cut would name no owner
             os.link(own, self._path)
         except FileExistsError:
             return False
         finally:
-            own.unlink()
+            own.unlink(missing_ok=True)
         return True
 
     def _wait_for_death(self) -> None:
@@ -97,21 +95,33 @@ class Lock:
         except FileNotFoundError:
             return
         if json.loads(aside.read_text()) != dead:
-            os.link(aside, self._path)
+            # A third may have come between: who was put aside then learns that it lost it.
+            with suppress(FileExistsError):
+                os.link(aside, self._path)
         aside.unlink()
 
     def _touch(self) -> None:
         while not self._end.wait(self._beat):
-            if self._read() != self._owner:
+            try:
+                self.lost = self._read() != self._owner
+                if not self.lost:
+                    os.utime(self._path)
+            except FileNotFoundError:
                 self.lost = True
+            if self.lost:
                 return
-            os.utime(self._path)
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            return json.loads(self._path.read_text())
+            text = self._path.read_text()
         except FileNotFoundError:
             return None
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise Occupied(
+                f"{self._path} names no owner; remove it if no job is at work there"
+            ) from error
 
     def _touched(self) -> int:
         try:

@@ -131,18 +131,17 @@ class Mesh:
 
     def led(self, task: Callable[[], str | None]) -> str:
         """What rank 0's task returns, on every rank; its error too, so that all leave together."""
-        answer, fault = "", None
+        answer = ""
         if self.leads:
             try:
-                answer = task() or ""
+                answer = "+" + (task() or "")
             except (ValueError, OSError) as error:
-                fault = error
-        refused = self.agree(str(fault) if fault else "")
-        if fault is not None:
-            raise fault
-        if refused:
-            raise Refused(refused)
-        return self.agree(answer)
+                self.agree(f"-{error}")
+                raise
+        answer = self.agree(answer)
+        if answer.startswith("-"):
+            raise Refused(answer[1:])
+        return answer[1:]
 
     def agree(self, text: str) -> str:
         """Rank 0's text, on every rank."""

@@ -66,6 +66,10 @@ class Genotype:
     def cell(self, kind: str) -> tuple[Pair, ...]:
         return {"normal": self.normal, "reduce": self.reduce}[kind]
 
+    def in_words(self, kind: str) -> str:
+        """ "sep_conv_3x3 from 0, skip_connect from 1, …", two for each node."""
+        return ", ".join(f"{operation} from {source}" for operation, source in self.cell(kind))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "normal": [list(pair) for pair in self.normal],

@@ -177,7 +177,7 @@ class Training:
         rate = cosine(self.settings.learning_rate, 0.0, self.epoch / self.settings.epochs)
         train_loss, train_accuracy = self._train_epoch(rate, beat)
         trained = time.monotonic() - began
-        test_loss, test_accuracy = evaluate(self.network, self.data, self.settings.batch_size)
+        test_loss, test_accuracy = evaluate(self.network, self.data, self.settings.batch_size, beat)
         self.epoch += 1
         self.seconds += time.monotonic() - began
         return {
@@ -303,8 +303,10 @@ def _augmentation(config: Config, policy: str) -> Augmentation:
 
 
 @torch.no_grad()
-def evaluate(network: Network, data: DataSet, batch_size: int) -> tuple[float, float]:
-    """Mean loss and accuracy on the test images, each counted once."""
+def evaluate(
+    network: Network, data: DataSet, batch_size: int, beat: Callable[[], None]
+) -> tuple[float, float]:
+    """Mean loss and accuracy on the test images, each counted once; beat at every batch."""
     device = next(network.parameters()).device
     network.eval()
     total = torch.zeros(2)
@@ -315,5 +317,6 @@ def evaluate(network: Network, data: DataSet, batch_size: int) -> tuple[float, f
         logits = network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
         loss = cross_entropy(logits, labels, reduction="sum")
         total += torch.stack([loss, (logits.argmax(-1) == labels).sum()])
+        beat()
     mean = (total / len(data.test)).tolist()
     return mean[0], mean[1]

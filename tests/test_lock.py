@@ -92,6 +92,12 @@ def test_on_another_host_it_holds_while_it_is_touched(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["host"] != "elsewhere"
 
 
+def test_a_lock_without_an_owner_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("")
+    with pytest.raises(Occupied, match=f"{tmp_path / FILE} names no owner"), Lock(tmp_path):
+        pass
+
+
 def test_of_many_that_come_at_once_one_gets_it(tmp_path: Path) -> None:
     of_another_host(tmp_path)
     processes = [holder(tmp_path, 6) for _ in range(4)]
