@@ -65,8 +65,8 @@ JOINT = {
     "brightness": 3,
 }
 """What is planted for a supernet: on every n-th validation image, n chosen by hand on seed 0. Where
-all are dark or cropped, rotate rose instead (we think, as batch statistics undo the change). Shear y,
-equalize and solarize were not found on seed 0 and are left out: name them to see."""
+all are dark or cropped, rotate rose instead (we think, as batch statistics undo the change). Shear
+y, equalize and solarize were not found on seed 0 and are left out: name them to see."""
 
 NOTHING = "nothing"
 
