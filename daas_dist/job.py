@@ -20,6 +20,8 @@ from daas_dist.mesh import Mesh, connect
 from daas_dist.runlog import RunLog, provenance, write_json, write_text
 from daas_dist.stopping import Stop
 
+PROVENANCE = "provenance.json"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -41,7 +43,7 @@ class Job:
 
     def record_provenance(self, data_sha256: str) -> None:
         """Write provenance.json. ConfigError if the run began on other images."""
-        path = self.run_dir / "provenance.json"
+        path = self.run_dir / PROVENANCE
         if path.exists() and "data" not in self.config.resume.allow:
             began = json.loads(path.read_text())["data_sha256"]
             if began != data_sha256:
@@ -133,10 +135,13 @@ def _open(config: Config) -> Path:
 
 
 def _freeze(config: Config, run_dir: Path) -> dict[str, str]:
-    """Write the configuration, or compare it with the one that is there: what differs, allowed."""
+    """Write the configuration, or compare it with that of a run which began: what differs, allowed.
+
+    A start that failed before it had its images leaves nothing that a corrected one would break.
+    """
     frozen = run_dir / "config.yaml"
-    differs = {}
-    if frozen.exists():
+    differs, began = {}, (run_dir / PROVENANCE).exists()
+    if began:
         differs = configuration.difference(configuration.load_frozen(frozen), config)
         refused = [f"{k}: {v}" for k, v in differs.items() if k not in config.resume.allow]
         if refused:
@@ -144,6 +149,6 @@ def _freeze(config: Config, run_dir: Path) -> dict[str, str]:
                 f"{run_dir} holds a run of another configuration ({'; '.join(refused)}); set "
                 "run_dir to a new folder, or resume.allow=[KEY,…] to go on with the new values"
             )
-    if differs or not frozen.exists():
+    if differs or not began:
         write_text(frozen, configuration.to_yaml(config))
     return differs

@@ -112,6 +112,16 @@ def test_another_configuration_or_other_images_are_refused_unless_allowed(
     assert ("reconfigured", "") in events(run_dir)
 
 
+def test_a_start_that_found_no_images_is_corrected_in_its_place(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert cli.main(["run", *words(run_dir, f"data.root={tmp_path / 'no'}")[1:]]) == 2
+    assert f"in {tmp_path / 'no'}" in capfd.readouterr().err
+    finish(*words(run_dir, "stop_after_minutes=0.0001"))
+    assert events(run_dir)[-1] == ("stopped", "stop_after_minutes")
+
+
 def test_a_search_that_is_not_finite_fails_by_name(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", *words(run_dir, "search.weights.learning_rate=1e30")]
