@@ -25,6 +25,8 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from daas_dist.rng import WHOLE, Part
+
 MAGNITUDES = 10
 RANGES = ("autoaugment", "dada")
 CUTOUT_FILL = (125, 123, 114)
@@ -317,26 +319,29 @@ def _check_draws(what: str, draws: Tensor, shape: tuple[int, ...], low: int, hig
         raise ValueError(f"{what} is outside {low} to {high}: {draws.min()} to {draws.max()}")
 
 
-def crop_flip(images: Tensor, padding: int, flip: bool, generator: Generator) -> Tensor:
+def crop_flip(
+    images: Tensor, padding: int, flip: bool, generator: Generator, part: Part = WHOLE
+) -> Tensor:
     """Zero padding, a random crop back to [N,C,H,W], and, if `flip`, half of them mirrored.
     The draws are each image's own, from a CPU generator wherever the images are."""
     n, _, h, w = images.shape
-    shift_N2 = torch.randint(-padding, padding + 1, (n, 2), generator=generator)
+    batch = n * part.of
+    shift_N2 = part.take(torch.randint(-padding, padding + 1, (batch, 2), generator=generator))
     column = torch.arange(w).expand(n, w)
     if flip:
-        flipped_N = torch.rand(n, generator=generator) < 0.5
+        flipped_N = part.take(torch.rand(batch, generator=generator) < 0.5)
         column = torch.where(flipped_N[:, None], w - 1 - column, column)
     column = column + shift_N2[:, :1]
     row = torch.arange(h) + shift_N2[:, 1:]
     return _pick(images, column[:, None, :], row[:, :, None])
 
 
-def cutout_square(images: Tensor, size: int, generator: Generator) -> Tensor:
+def cutout_square(images: Tensor, size: int, generator: Generator, part: Part = WHOLE) -> Tensor:
     """A new [N,C,H,W], in each image a square of `size` pixels a side zeroed, after normalising.
     The centre is any pixel, so the border may cut the square (DARTS utils.py:62-73)."""
     n, _, h, w = images.shape
-    centre = (torch.randint(length, (n,), generator=generator) for length in (w, h))
-    first_N2 = torch.stack(tuple(centre), 1) - size // 2
+    centre = (torch.randint(side, (n * part.of,), generator=generator) for side in (w, h))
+    first_N2 = part.take(torch.stack(tuple(centre), 1)) - size // 2
     return images.masked_fill(_square(images, first_N2, first_N2 + size - 1), 0)
 
 

@@ -31,7 +31,7 @@ BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 UNREAD = {
     "search": ("train",),
-    "train": ("search", "policy", "model.channels", "model.cells", "model.genotype"),
+    "train": ("search", "policy", "model.channels", "model.cells", "model.genotype", "mesh"),
 }
 """What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
 
@@ -66,6 +66,9 @@ HOW = (
     "tensorboard",
     "stop_after_minutes",
     "patience_minutes",
+    "mesh.arch",
+    "mesh.data",
+    "mesh.reduction",
     "resume.allow",
     "search.keep_checkpoints",
 )

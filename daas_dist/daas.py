@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
 
 from daas_dist.space import (
     EDGES,
@@ -141,17 +142,16 @@ def policy_surrogate(log_prob_IJ: Tensor, reward_IJ: Tensor) -> Tensor:
 Weights = dict[str, Tensor]
 
 
-def weight_gradient(train_grads_I: Sequence[Weights], *, mean: bool = False) -> Weights:
+def weight_gradient(train_grads_I: Sequence[Weights]) -> Weights:
     """Eq. (14). ∇_θ L_train = Σ_i ∇_θ L_train(θ, z^(i), Γ(D_train)), in the order of i.
 
     A weight that no sampled path used has no entry: it must get no step, no momentum, no decay.
-    `mean` divides by the number of architectures (not in the paper).
     """
     total: Weights = {}
     for gradient in train_grads_I:
         for name, value in gradient.items():
             total[name] = total[name] + value if name in total else value
-    return {name: value / len(train_grads_I) for name, value in total.items()} if mean else total
+    return total
 
 
 # --- Algorithm 1 ---------------------------------------------------------------------------------
@@ -165,11 +165,23 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+Mean = Callable[[Tensor], Tensor]
+"""The mean over the ranks that hold a part of the batch each; of a whole batch, itself."""
+
+
+def whole(value: Tensor) -> Tensor:
+    """The Mean of a batch in one piece."""
+    return value
+
+
 class Pass(NamedTuple):
-    """A forward-backward pass: mean loss, accuracy, gradient by θ, and by z if gates are given."""
+    """A forward-backward pass: of the whole batch the loss, the accuracy and the gradient by z, if
+    gates are given; of this rank's part of it the gradient by θ (and its norm, or a mean of them).
+    """
 
     loss: Tensor
     accuracy: Tensor
+    norm: Tensor
     theta_grad: Weights
     z_grad_CS: Tensor | None
 
@@ -179,29 +191,37 @@ class Contribution:
     """What one sampled architecture adds to a step; what a term does not have stays as here.
 
     Small numbers on the CPU, gathered from all ranks in the order of i; and gradients by θ of the
-    training and of the validation loss, summed in that order.
+    training and of the validation loss, summed in that order. norms: of these two.
     """
 
     z_grad_CS: Tensor = field(default_factory=lambda: torch.zeros(len(KINDS), PAIRS))
     reward_J: Tensor = field(default_factory=lambda: torch.zeros(0))
     train_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
     val_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
+    norms: Tensor = field(default_factory=lambda: torch.zeros(2))
     theta_grad: Weights = field(default_factory=dict)
     val_grad: Weights = field(default_factory=dict)
 
     def to_row(self) -> Tensor:
         """The small numbers in one row, for travelling between ranks."""
-        numbers = (self.z_grad_CS, self.train_loss_accuracy, self.val_loss_accuracy, self.reward_J)
-        return torch.cat([part.reshape(-1) for part in numbers])
+        losses = self.train_loss_accuracy, self.val_loss_accuracy
+        parts = self.z_grad_CS, *losses, self.norms, self.reward_J
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    @staticmethod
+    def row_length(rewards: int) -> int:
+        return len(KINDS) * PAIRS + 6 + rewards
 
     @staticmethod
     def from_row(row: Tensor) -> "Contribution":
-        z_grad, train, val, reward = row.tensor_split([len(KINDS) * PAIRS + n for n in (0, 2, 4)])
+        ends = [len(KINDS) * PAIRS + n for n in (0, 2, 4, 6)]
+        z_grad, train, val, norms, reward = row.tensor_split(ends)
         return Contribution(
             z_grad_CS=z_grad.view(len(KINDS), PAIRS),
             reward_J=reward,
             train_loss_accuracy=train,
             val_loss_accuracy=val,
+            norms=norms,
         )
 
 
@@ -224,6 +244,7 @@ def forward_backward(
     z: Genotype | None,
     batch: Batch,
     gates_CS: Tensor | None = None,
+    mean: Mean = whole,
 ) -> Pass:
     """Mean cross-entropy of a batch on the path z, and its gradients."""
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
@@ -233,7 +254,11 @@ def forward_backward(
     gradients = torch.autograd.grad(loss, wanted)
     accuracy = (logits.argmax(-1) == batch.labels).float().mean()
     theta_grad = dict(zip(leaves, gradients, strict=False))
-    return Pass(loss.detach(), accuracy, theta_grad, None if gates_CS is None else gradients[-1])
+    small = [loss.detach(), accuracy, get_total_norm(list(theta_grad.values()))]
+    by_z = [gradient.flatten() for gradient in gradients[len(leaves) :]]
+    numbers = mean(torch.cat([torch.stack(small), *by_z]))
+    z_grad_CS = None if gates_CS is None else numbers[3:].view_as(gates_CS)
+    return Pass(numbers[0], numbers[1], numbers[2], theta_grad, z_grad_CS)
 
 
 Reward = Callable[[Weights], Tensor]
@@ -250,45 +275,57 @@ def search_term(
     *,
     at_theta: bool,
     reward: Reward | None = None,
+    mean: Mean = whole,
 ) -> Contribution:
     """Lines 2 and 3 of Algorithm 1 for one architecture: all that Eq. (9) and (13) need of it.
 
     train_J: the training batch under each of the J policies.
     at_theta: take Eq. (9)'s ∇_z L_val at θ (one pass more), not at θ'.
     reward: in place of Eq. (13)'s (not in the paper).
+    mean: where these batches are parts. Eq. (13)'s bracket then takes the ranks' own ∇_θ' L_val:
+    of its product with the gradients of the whole batch, the mean is that of the whole too.
     """
-    passes = [forward_backward(forward, theta, z, batch) for batch in train_J]
-    grads_JP = torch.stack([flat(p.theta_grad) for p in passes])
+    passes = [forward_backward(forward, theta, z, batch, mean=mean) for batch in train_J]
+    grads_JP = mean(torch.stack([flat(p.theta_grad) for p in passes]))
     ahead = unflat(look_ahead(flat(theta), grads_JP, xi), theta)
-    val_ahead = forward_backward(forward, ahead, z, val, unit_gates(z, val.images))
+    val_ahead = forward_backward(forward, ahead, z, val, unit_gates(z, val.images), mean)
     val_grad = val_ahead.theta_grad
-    reward_J = rewards(grads_JP, flat(val_grad), xi) if reward is None else reward(val_grad)
+    if reward is None:
+        reward_J = mean(rewards(grads_JP, flat(val_grad), xi))
+    else:
+        val_grad = unflat(mean(flat(val_grad)), theta)
+        reward_J = reward(val_grad)
     z_pass = val_ahead
     if at_theta:
-        z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
+        z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images), mean)
     return Contribution(
         z_grad_CS=_z_gradient(z_pass),
         reward_J=reward_J.detach().cpu(),
         train_loss_accuracy=_loss_accuracy(passes),
         val_loss_accuracy=_loss_accuracy([z_pass]),
+        norms=_norms(passes, [val_ahead]),
         theta_grad=unflat(grads_JP.mean(0), theta),
         val_grad={} if reward is None else val_grad,
     )
 
 
 def architecture_term(
-    forward: Forward, theta: Weights, z: Genotype | None, val: Batch
+    forward: Forward, theta: Weights, z: Genotype | None, val: Batch, mean: Mean = whole
 ) -> Contribution:
     """The warm-up, and a search of the architecture alone: Eq. (9) at θ, no policy gradient."""
-    z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images))
+    z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images), mean)
     return Contribution(z_grad_CS=_z_gradient(z_pass), val_loss_accuracy=_loss_accuracy([z_pass]))
 
 
-def weight_term(forward: Forward, theta: Weights, z: Genotype | None, train: Batch) -> Contribution:
-    """Line 4 of Algorithm 1 for one architecture: a term of Eq. (14)."""
-    train_pass = forward_backward(forward, theta, z, train)
+def weight_term(
+    forward: Forward, theta: Weights, z: Genotype | None, train: Batch, mean: Mean = whole
+) -> Contribution:
+    """Line 4 of Algorithm 1 for one architecture: a term of Eq. (14), of a part its own."""
+    train_pass = forward_backward(forward, theta, z, train, mean=mean)
     return Contribution(
-        train_loss_accuracy=_loss_accuracy([train_pass]), theta_grad=train_pass.theta_grad
+        train_loss_accuracy=_loss_accuracy([train_pass]),
+        norms=_norms([train_pass], []),
+        theta_grad=train_pass.theta_grad,
     )
 
 
@@ -306,3 +343,9 @@ def _z_gradient(done: Pass) -> Tensor:
 def _loss_accuracy(passes: Sequence[Pass]) -> Tensor:
     rows = torch.stack([torch.stack([p.loss, p.accuracy]) for p in passes])
     return rows.mean(0).float().cpu()
+
+
+def _norms(train: Sequence[Pass], val: Sequence[Pass]) -> Tensor:
+    """(2,): a sum over each list, 0 of none; what is not finite in one pass is not in its sum."""
+    sums = [sum((p.norm for p in passes), torch.zeros(())) for passes in (train, val)]
+    return torch.stack([total.float().cpu() for total in sums])

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from daas_dist import augment
-from daas_dist.daas import Contribution, Weights
+from daas_dist.daas import Contribution
 from daas_dist.policy import Draws
 from daas_dist.space import KINDS, Genotype
 
@@ -16,14 +15,13 @@ def check_terms(
     terms: Sequence[Contribution],
     sampled_I: Sequence[Genotype | None],
     draws: Callable[[int], Draws],
-    gradients: Sequence[str],
 ) -> None:
     """FloatingPointError with one sentence. It looks at nothing that not every rank has.
 
-    draws(i): the policies behind the rewards of architecture i. gradients: those by θ, shared.
+    draws(i): the policies behind the rewards of architecture i.
     """
     for i, (term, z) in enumerate(zip(terms, sampled_I, strict=True)):
-        wrong = _wrong(term, draws, i, gradients)
+        wrong = _wrong(term, draws, i)
         if wrong:
             cells = [] if z is None else [f"{kind}: {z.in_words(kind)}" for kind in KINDS]
             path = f" ({'; '.join(cells)})" if cells else ""
@@ -42,9 +40,7 @@ def check_weights(step: int, norm: Tensor) -> None:
         )
 
 
-def _wrong(
-    term: Contribution, draws: Callable[[int], Draws], i: int, gradients: Sequence[str]
-) -> str:
+def _wrong(term: Contribution, draws: Callable[[int], Draws], i: int) -> str:
     losses = {"training": term.train_loss_accuracy, "validation": term.val_loss_accuracy}
     for name, (loss, accuracy) in losses.items():
         absent = bool(loss.isnan() and accuracy.isnan())
@@ -55,16 +51,10 @@ def _wrong(
         return f"the reward of policy {bad_J[0]} ({_told(draws(i), bad_J[0])})"
     if not bool(term.z_grad_CS.isfinite().all()):
         return "the gradient by α and β"
-    names = {"theta_grad": "training", "val_grad": "validation"}
-    for name in gradients:
-        if not _finite(getattr(term, name)):
-            return f"the {names[name]} loss's gradient by the weights"
+    for name, norm in zip(losses, term.norms, strict=True):
+        if not bool(norm.isfinite()):
+            return f"the {name} loss's gradient by the weights"
     return ""
-
-
-def _finite(gradient: Weights) -> bool:
-    """By one norm of all: on a GPU every look at a number waits for the device."""
-    return bool(get_total_norm(list(gradient.values())).isfinite())
 
 
 def _told(draws: Draws, index: int) -> str:

@@ -16,7 +16,7 @@ from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
-from daas_dist.mesh import Mesh, connect
+from daas_dist.mesh import Mesh, choose_data, connect, share_batches
 from daas_dist.runlog import RunLog, provenance, write_json, write_text
 from daas_dist.stopping import Stop
 
@@ -70,6 +70,8 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     patience = timedelta(minutes=2 * config.patience_minutes) if exchanges else timedelta(days=90)
     mesh = connect(device if exchanges else "cpu", patience)
     with _leaving(mesh), ExitStack() as held:
+        if exchanges:
+            mesh = share_batches(mesh, _data_ranks(config, mesh.world), patience)
         stop = held.enter_context(Stop())
         log: RunLog | None = None
         lock: Lock | None = None
@@ -106,6 +108,16 @@ def _leaving(mesh: Mesh) -> Generator[None]:
         mesh.close()
         raise
     mesh.close()
+
+
+def _data_ranks(config: Config, world: int) -> int:
+    search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    architectures = 1
+    if search.target != "policy":
+        architectures = search.architectures
+        if not search.reuse_gradients:
+            architectures = max(architectures, search.weight_architectures)
+    return choose_data(config.mesh, world, node, architectures, search.batch_size)
 
 
 def _choose_device(name: str) -> str:

@@ -1,10 +1,16 @@
-"""Which rank does what. The architectures of a step are dealt over the ranks; what they contribute
-comes back to every rank in the order of the architectures, so that no result depends on the deal.
+"""Which rank is where. The ranks are a grid, arch × data: the architectures of a step are dealt
+over `arch` (deal.py), and the batch of each is cut into equal parts over `data`.
+
+Ranks that follow each other share an architecture: `data` is inside a node, `arch` across nodes.
+What is summed over `arch` is summed in an order of its own and never depends on how many ranks
+there are. Over `data` the backend sums: the same numbers up to rounding, the same bits on every
+rank, and the same bits again for the same mesh.data.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -12,9 +18,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from daas_dist.daas import Contribution, Weights, flat, unflat
+from daas_dist import schema
 from daas_dist.faults import Refused, waiting
+from daas_dist.rng import Part
+from daas_dist.schema import ConfigError, shown
 
 
 @dataclass
@@ -22,6 +31,19 @@ class Traffic:
     """What a rank received from others, and how long it waited for it, by axis and purpose."""
 
     total: dict[str, tuple[int, float]] = field(default_factory=dict)
+    busy: float = 0.0
+    longest: float = 0.0
+
+    def work(self, seconds: Sequence[float]) -> None:
+        """How long every rank along arch computed, while the others waited for the longest."""
+        self.busy += sum(seconds) / len(seconds)
+        self.longest += max(seconds)
+
+    def idle(self) -> float | None:
+        """The share of the ranks' time since the last call that went by without an architecture."""
+        share = 1 - self.busy / self.longest if self.longest else None
+        self.busy = self.longest = 0.0
+        return share
 
     def add(self, purpose: str, size: int, seconds: float) -> None:
         """size: in bytes."""
@@ -35,14 +57,43 @@ class Traffic:
         return taken
 
 
+def gathered_bytes(ranks: int, tensor: Tensor) -> int:
+    """What a rank receives where every rank tells every other its tensor."""
+    return (ranks - 1) * tensor.numel() * tensor.element_size()
+
+
+def reduced_bytes(ranks: int, tensor: Tensor) -> int:
+    """What a rank receives where a ring sums a tensor: every part goes round twice."""
+    return 2 * (ranks - 1) * tensor.numel() * tensor.element_size() // ranks
+
+
 @dataclass(frozen=True)
 class Mesh:
-    """The ranks of a run. One axis so far: `arch`, over which architectures are dealt."""
+    """This process among the ranks of a run."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    data: int = 1
+    """How many ranks share the batch of an architecture."""
+    arch_group: Any = None
+    data_group: Any = None
     traffic: Traffic = field(default_factory=Traffic, compare=False)
+
+    @property
+    def arch(self) -> int:
+        """How many such groups there are, over which architectures are dealt."""
+        return self.world // self.data
+
+    @property
+    def arch_rank(self) -> int:
+        """This rank's place along arch."""
+        return self.rank // self.data
+
+    @property
+    def part(self) -> Part:
+        """This rank's part of every batch."""
+        return Part(self.rank % self.data, self.data)
 
     @property
     def leads(self) -> bool:
@@ -50,73 +101,57 @@ class Mesh:
         return self.rank == 0
 
     def mine(self, count: int) -> range:
+        """Which of so many things that need no other rank are this one's."""
         return range(self.rank, count, self.world)
 
-    def owner(self, index: int) -> int:
-        return index % self.world
+    # --- Over arch -------------------------------------------------------------------------------
 
-    def deal(
-        self,
-        count: int,
-        term: Callable[[int], Contribution],
-        gradients: Sequence[str],
-        active: Callable[[int], Weights],
-    ) -> list[Contribution]:
-        """term(i) for i in 0..count-1, each computed by one rank, in the order of i.
+    def gather_arch(self, own: Tensor, what: str) -> list[Tensor]:
+        """The tensors along arch, in order; all of one shape. On the device of the backend."""
+        if self.arch == 1:
+            return [own]
+        with self.counted(f"arch: {what}", gathered_bytes(self.arch, own)):
+            return _all_gather(own.to(self.device), self.arch, self.arch_group)
 
-        Returns, on every rank and bit for bit whatever the number of ranks, the small numbers of
-        every term, and of its gradients by θ those that `gradients` names (theta_grad, val_grad).
-        active(i): the weights of term i, for the shapes of their gradients.
-        """
-        done = {i: term(i) for i in self.mine(count)}
+    # --- Over data -------------------------------------------------------------------------------
+
+    def mean_data(self, own: Tensor, what: str) -> Tensor:
+        """The mean of the tensors of the ranks that share a batch, the same bits on all of them."""
+        if self.data == 1:
+            return own
+        with self.counted(f"data: {what}", reduced_bytes(self.data, own)):
+            total = own.detach().to(self.device, copy=True).contiguous()
+            dist.all_reduce(total, group=self.data_group)
+            return (total / self.data).to(own.device)
+
+    def gather_data(self, own: Tensor, what: str) -> Tensor:
+        """The whole of a tensor of which every rank that shares a batch has one part."""
+        if self.data == 1:
+            return own
+        with self.counted(f"data: {what}", gathered_bytes(self.data, own)):
+            parts = _all_gather(own.to(self.device), self.data, self.data_group)
+            return torch.cat(parts).to(own.device)
+
+    def statistics(self, own: Tensor) -> Tensor:
+        """[data, …]: the tensors of the ranks that share a batch, differentiable in both modes."""
+        return _Gathered.apply(own, self)  # type: ignore[no-any-return,no-untyped-call]
+
+    # --- Over all --------------------------------------------------------------------------------
+
+    def total(self, own: Tensor, what: str) -> Tensor:
+        """The sum of the ranks' tensors, in an order that the backend chooses."""
         if self.world == 1:
-            return list(done.values())
-        likes = [active(i) for i in range(count)]
-        rows = self._exchange("numbers", count, {i: c.to_row() for i, c in done.items()})
-        terms = [Contribution.from_row(row.cpu()) for row in rows]
-        if not gradients:
-            return terms
-        length = [len(gradients) * sum(v.numel() for v in like.values()) for like in likes]
-        mine = {i: torch.cat([flat(getattr(c, g)) for g in gradients]) for i, c in done.items()}
-        rows = self._exchange("gradients by the weights", count, mine, length)
-        for i, (row, like) in enumerate(zip(rows, likes, strict=True)):
-            parts = zip(gradients, row.chunk(len(gradients)), strict=True)
-            terms[i] = replace(terms[i], **{name: unflat(part, like) for name, part in parts})
-        return terms
-
-    def _exchange(
-        self, what: str, count: int, mine: dict[int, Tensor], length: Sequence[int] | None = None
-    ) -> list[Tensor]:
-        """A row for every index, from whichever rank has it, by one collective call.
-
-        length: of every row, where they differ; else they are as long as each other.
-        """
-        device, began = self._device(), time.monotonic()
-        with waiting(self.rank, f"gathering {what} of the architectures"):
-            if length is None:
-                longest = torch.tensor(max(map(len, mine.values()), default=0), device=device)
-                dist.all_reduce(longest, dist.ReduceOp.MAX)
-                length = [int(longest)] * count
-            sizes = [[length[i] for i in range(r, count, self.world)] for r in range(self.world)]
-            own = torch.zeros(max(map(sum, sizes)), device=device)
-            if mine:
-                joined = torch.cat([mine[i] for i in self.mine(count)])
-                own[: len(joined)] = joined
-            everyone = [torch.empty_like(own) for _ in range(self.world)]
-            dist.all_gather(everyone, own)
-        size = (self.world - 1) * own.numel() * own.element_size()
-        self.traffic.add(f"arch: {what}", size, time.monotonic() - began)
-        rows = [
-            part.split([*each, len(part) - sum(each)])
-            for part, each in zip(everyone, sizes, strict=True)
-        ]
-        return [rows[self.owner(i)][i // self.world] for i in range(count)]
+            return own
+        with self.counted(f"all: {what}", reduced_bytes(self.world, own)):
+            total = own.to(self.device, copy=True)
+            dist.all_reduce(total)
+            return total.to(own.device)
 
     def highest(self, value: int) -> int:
         """The highest of the ranks' values, on every rank."""
         if self.world == 1:
             return value
-        said = torch.tensor(value, device=self._device())
+        said = torch.tensor(value, device=self.device)
         with waiting(self.rank, "agreeing whether to stop"):
             dist.all_reduce(said, dist.ReduceOp.MAX)
         return int(said)
@@ -161,12 +196,65 @@ class Mesh:
         if self.world > 1:
             dist.destroy_process_group()
 
-    def _device(self) -> str:
-        return f"cuda:{self.local_rank}" if dist.get_backend() == "nccl" else "cpu"
+    @property
+    def device(self) -> str:
+        """Where the backend wants its tensors."""
+        nccl = self.world > 1 and dist.get_backend() == "nccl"
+        return f"cuda:{self.local_rank}" if nccl else "cpu"
+
+    @contextmanager
+    def counted(self, purpose: str, size: int) -> Generator[None]:
+        began = time.monotonic()
+        with waiting(self.rank, f"exchanging {purpose}"):
+            yield
+        self.traffic.add(purpose, size, time.monotonic() - began)
+
+
+class _Gathered(torch.autograd.Function):
+    """The tensors of the ranks that share a batch, stacked. What comes back to a tensor is what
+    every rank owes to it: the loss of an image hangs on the images of all."""
+
+    @staticmethod
+    def forward(own: Tensor, mesh: Mesh) -> Tensor:
+        return _stacked(own, mesh)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Mesh], output: Tensor) -> None:
+        ctx.mesh = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
+        mesh: Mesh = ctx.mesh
+        total = gradients[0].contiguous().clone()
+        with mesh.counted("data: norm statistics", reduced_bytes(mesh.data, total)):
+            dist.all_reduce(total, group=mesh.data_group)
+        return total[mesh.part.number], None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _stacked(tangents[0], ctx.mesh)
+
+
+def _stacked(own: Tensor, mesh: Mesh) -> Tensor:
+    own = own.contiguous()
+    with mesh.counted("data: norm statistics", gathered_bytes(mesh.data, own)):
+        return torch.stack(_all_gather(own, mesh.data, mesh.data_group))
+
+
+def _all_gather(own: Tensor, ranks: int, group: Any) -> list[Tensor]:
+    everyone = [torch.empty_like(own) for _ in range(ranks)]
+    dist.all_gather(everyone, own, group=group)
+    return everyone
+
+
+# --- Connecting ----------------------------------------------------------------------------------
 
 
 def connect(device: str, patience: timedelta | None = None) -> Mesh:
-    """The mesh of this process: one rank, or the ranks that torchrun started.
+    """All ranks of this run along arch: one, or those that torchrun started.
 
     patience: how long a rank waits for another before it fails; None is torch's own limit.
     """
@@ -178,3 +266,44 @@ def connect(device: str, patience: timedelta | None = None) -> Mesh:
         torch.cuda.set_device(local_rank)
     dist.init_process_group(backend, timeout=patience)
     return Mesh(dist.get_rank(), dist.get_world_size(), local_rank)
+
+
+def share_batches(mesh: Mesh, data: int, patience: timedelta | None = None) -> Mesh:
+    """The same ranks, as many as `data` to a batch; a divisor of their number."""
+    if data == 1:
+        return mesh
+    grid = torch.arange(mesh.world).view(-1, data)
+    across, inside = (
+        dist.new_subgroups_by_enumeration(each.tolist(), timeout=patience)[0]
+        for each in (grid.T, grid)
+    )
+    return replace(mesh, data=data, arch_group=across, data_group=inside)
+
+
+def choose_data(
+    wanted: schema.Mesh, world: int, node: int, architectures: int, batch_size: int
+) -> int:
+    """How many ranks share a batch. ConfigError where the numbers do not go together.
+
+    node: ranks a node. With neither number given, the fewest ranks, inside a node, that leave no
+    rank without one of a step's architectures.
+    """
+    ranks = f"{world} ranks ({world // node} nodes × {node})" if node < world else f"{world} ranks"
+    arch, data = wanted.arch, wanted.data
+    if arch is None and data is None:
+        fits = [d for d in range(1, node + 1) if node % d == 0 and batch_size % d == 0]
+        return next((d for d in fits if world // d <= architectures), fits[-1])
+    if data is None:
+        data = world // arch if arch and world % arch == 0 else 0
+    elif arch is None:
+        arch = world // data if world % data == 0 else 0
+    if arch is None or arch * data != world:
+        raise ConfigError(
+            f"mesh.arch={shown(wanted.arch)} × mesh.data={shown(wanted.data)} does not make "
+            f"{ranks}: expected two numbers whose product is {world}, or null for one of them"
+        )
+    if batch_size % data:
+        raise ConfigError(
+            f"mesh.data={data} cannot share search.batch_size={batch_size}: expected a divisor"
+        )
+    return data

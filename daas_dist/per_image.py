@@ -6,7 +6,7 @@ pass; what they owe to the image and not to its Γ is taken off, at the price of
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -121,6 +121,8 @@ class PerImage(NamedTuple):
     val_grad: RunningGradient
     """The validation gradients so far."""
     decay: float
+    gather: Callable[[Tensor], Tensor]
+    """The rewards of all images, where this rank has a part of them; of all, themselves."""
 
     def rewards(
         self,
@@ -134,6 +136,7 @@ class PerImage(NamedTuple):
         """Along the mean of validation gradients, this step's among them. (B,)"""
         along = self.val_grad.add(val_grad, self.decay).mean(val_grad)
         reward_B, plain_B = (
-            per_image_rewards(forward, theta, z, batch, along, xi) for batch in (train, self.plain)
+            self.gather(per_image_rewards(forward, theta, z, batch, along, xi))
+            for batch in (train, self.plain)
         )
         return control_variate(reward_B, plain_B)

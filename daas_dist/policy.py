@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from daas_dist import augment
+from daas_dist.rng import WHOLE, Part
 
 PARAMETERS = ("per_policy", "per_slot")
 MOST_POLICIES = 100_000
@@ -306,22 +307,29 @@ class Policy:
     __hash__ = None  # type: ignore[assignment]
 
 
-def apply(images_u8: Tensor, draws: Draws, generator: torch.Generator, ranges: str) -> Tensor:
+def apply(
+    images_u8: Tensor,
+    draws: Draws,
+    generator: torch.Generator,
+    ranges: str,
+    part: Part = WHOLE,
+) -> Tensor:
     """Eq. (3), slot after slot. The sign of the mirrored operations and the place of cutout are
-    drawn here, per image: they are no part of Γ."""
+    drawn here, per image: they are no part of Γ. draws: of the images given, a part or a whole."""
     count, slots = draws.operation_NK.shape
     if len(images_u8) != count:
         raise ValueError(f"{len(images_u8)} images but {count} draws")
-    sign_KN = 1 - 2 * torch.randint(2, (slots, count), generator=generator)
-    centre_KN2 = torch.rand(slots, count, 2, generator=generator)
+    batch = count * part.of
+    sign_NK = part.take(1 - 2 * torch.randint(2, (slots, batch), generator=generator).T)
+    centre_NK2 = part.take(torch.rand(slots, batch, 2, generator=generator).transpose(0, 1))
     operation_NK = torch.where(draws.applied_NK, draws.operation_NK, -1)
     for k in range(slots):
         images_u8 = augment.apply(
             images_u8,
             operation_NK[:, k],
             draws.magnitude_NK[:, k],
-            sign_KN[k],
-            centre_KN2[k],
+            sign_NK[:, k],
+            centre_NK2[:, k],
             ranges,
         )
     return images_u8

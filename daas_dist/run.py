@@ -18,6 +18,7 @@ from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
+from daas_dist.models.sync_norm import synchronise
 from daas_dist.report.samples import Samples
 from daas_dist.result import load_genotype, load_policy
 from daas_dist.rng import stream
@@ -47,10 +48,13 @@ def run_search(config: Config) -> Path:
         data = load_data_in_turn(config, job.mesh)
         train, val = split(data.train, 1 - config.data.val_share, config.seed)
         fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
+        network = build_network(config, len(train.classes))
+        if job.mesh.data > 1 and config.mesh.norm == "synchronised":
+            network = synchronise(network, job.mesh.statistics)
         search = Search(
             config,
             SearchData(train, val, data.mean, data.std, fixed),
-            build_network(config, len(train.classes)),
+            network,
             job.mesh,
             job.device,
         )

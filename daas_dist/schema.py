@@ -270,6 +270,19 @@ class Train:
 
 
 @dataclass(kw_only=True, slots=True)
+class Mesh:
+    arch: int | None
+    data: int | None
+    norm: str
+    reduction: str
+
+    def __post_init__(self) -> None:
+        _check(self, "mesh", COUNT, "arch", "data")
+        _check(self, "mesh", one_of("synchronised", "local"), "norm")
+        _check(self, "mesh", one_of("exact", "fast"), "reduction")
+
+
+@dataclass(kw_only=True, slots=True)
 class Resume:
     allow: list[str]
 
@@ -287,6 +300,7 @@ class Config:
     search: Search
     policy: Policy
     train: Train
+    mesh: Mesh
     tensorboard: bool
     stop_after_minutes: float | None
     patience_minutes: float

@@ -5,7 +5,7 @@ A step reads aloud in Search.step; everything that a later step needs is in Sear
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,12 +20,15 @@ from daas_dist.daas import (
     Weights,
     architecture_surrogate,
     architecture_term,
+    flat,
     sample_architecture,
     search_term,
+    unflat,
     weight_gradient,
     weight_term,
 )
 from daas_dist.data import Batches, Images
+from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
@@ -149,8 +152,11 @@ class Search:
         if self.searches_policy:
             self._update_policy(terms)
 
-        weight_terms = terms if self._reuses_gradients else self._weight_terms(train)
-        self._update_weights(weight_terms)
+        if self._reuses_gradients:
+            weight_terms, sampled_W = terms, sampled_I
+        else:
+            weight_terms, sampled_W = self._weight_terms(train)
+        self._update_weights(sampled_W, weight_terms)
         self.state.interval = self.state.interval.add(terms, weight_terms)
 
     @property
@@ -166,7 +172,8 @@ class Search:
         xi = self.learning_rate if settings.xi is None else settings.xi
         at_theta = settings.architecture_gradient_at == "theta"
         plain = Batch(self.to_network(train.images), train.labels)
-        per_image = PerImage(plain, state.val_grad, settings.evidence.validation_decay)
+        decay = settings.evidence.validation_decay
+        per_image = PerImage(plain, state.val_grad, decay, self._gather)
 
         def term(i: int) -> Contribution:
             z, views = _genotype(sampled_I[i]), self._views(train, i)
@@ -176,15 +183,17 @@ class Search:
                 return per_image.rewards(*path, views[0], val_grad, xi)
 
             own = reward if self.estimator.per_image else None
-            return search_term(*path, views, val, xi, at_theta=at_theta, reward=own)
+            return search_term(
+                *path, views, val, xi, at_theta=at_theta, reward=own, mean=self._mean
+            )
 
-        gradients = ["theta_grad"] if self._reuses_gradients else []
+        gradients = ["theta_grad"] if self._reuses_gradients and self._exact else []
         if self.estimator.per_image:
             passes, gradients = 1 + 2 * JVP, [*gradients, "val_grad"]
         else:
             passes = settings.policies_per_architecture
         state.passes += len(sampled_I) * (passes + 1 + at_theta)
-        return self._deal(sampled_I, term, gradients)
+        return self._deal(sampled_I, term, gradients, rewards=self._policy_count)
 
     def _remember(self, terms: Sequence[Contribution]) -> None:
         """The validation gradients that later per-image rewards are taken along."""
@@ -201,12 +210,14 @@ class Search:
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
-            return architecture_term(self._forward, self._active(z), z, val)
+            return architecture_term(self._forward, self._active(z), z, val, self._mean)
 
         self.state.passes += len(sampled_I)
         return self._deal(sampled_I, term, [])
 
-    def _weight_terms(self, train: Batch) -> list[Contribution]:
+    def _weight_terms(
+        self, train: Batch
+    ) -> tuple[list[Contribution], list[SampledArchitecture | None]]:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
         count = self.config.search.weight_architectures if self.searches_architecture else 1
         sampled_I = self.sample_architectures("weights-arch", count)
@@ -217,31 +228,51 @@ class Search:
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
-            return weight_term(self._forward, self._active(z), z, batch)
+            own = weight_term(self._forward, self._active(z), z, batch, self._mean)
+            if not self._exact or self.mesh.data == 1:
+                return own
+            mean = unflat(self._mean(flat(own.theta_grad)), own.theta_grad)
+            return replace(own, theta_grad=mean)
 
         self.state.passes += count
-        return self._deal(sampled_I, term, ["theta_grad"])
+        gradients = ["theta_grad"] if self._exact else []
+        return self._deal(sampled_I, term, gradients), sampled_I
 
     def _deal(
         self,
         sampled_I: Sequence[SampledArchitecture | None],
         term: Callable[[int], Contribution],
         gradients: Sequence[str],
+        rewards: int = 0,
     ) -> list[Contribution]:
-        """The term of every architecture, computed by whichever rank it falls to."""
-        terms = self.mesh.deal(
-            len(sampled_I), term, gradients, lambda i: self._active(_genotype(sampled_I[i]))
-        )
+        """The term of every architecture, computed by whichever ranks it falls to."""
         paths = [_genotype(z) for z in sampled_I]
-        check_terms(self.state.step, terms, paths, self._policies_of, gradients)
+        costs: list[float] = [self.state.network.cost(z) for z in paths]  # type: ignore[operator]
+        terms = deal(self.mesh, costs, term, rewards, gradients, lambda i: self._active(paths[i]))
+        check_terms(self.state.step, terms, paths, self._policies_of)
         return terms
+
+    @property
+    def _policy_count(self) -> int:
+        """How many rewards an architecture has: one an image, or one a policy of the batch."""
+        settings = self.config.search
+        per_image = self.estimator.per_image
+        return settings.batch_size if per_image else settings.policies_per_architecture
 
     def _policies_of(self, i: int) -> Draws:
         """The policies behind the rewards of architecture i."""
-        settings = self.config.search
-        per_image = self.estimator.per_image
-        count = settings.batch_size if per_image else settings.policies_per_architecture
-        return self._draws("policy", i, count)
+        return self._draws("policy", i, self._policy_count)
+
+    @property
+    def _exact(self) -> bool:
+        """Whether every rank sums Eq. (14)'s terms in their order, or the backend in its own."""
+        return self.config.mesh.reduction == "exact"
+
+    def _mean(self, own: Tensor) -> Tensor:
+        return self.mesh.mean_data(own, "gradients and losses")
+
+    def _gather(self, own: Tensor) -> Tensor:
+        return self.mesh.gather_data(own, "rewards")
 
     def _update_architecture(
         self, sampled_I: Sequence[SampledArchitecture | None], terms: Sequence[Contribution]
@@ -267,14 +298,20 @@ class Search:
         surrogate = self.estimator.surrogate(state.gamma, draws, reward_IJ, state.evidence)
         _descend(state.policy_optimiser, surrogate)
 
-    def _update_weights(self, terms: Sequence[Contribution]) -> None:
+    def _update_weights(
+        self, sampled_I: Sequence[SampledArchitecture | None], terms: Sequence[Contribution]
+    ) -> None:
         """Inactive weights get no step, no momentum and no decay."""
         settings = self.config.search
-        theta_grads = [term.theta_grad for term in terms]
-        total = weight_gradient(theta_grads, mean=settings.weight_gradient == "mean")
+        if self._exact:
+            gradient = weight_gradient([term.theta_grad for term in terms])
+        else:
+            gradient = total(self.mesh, terms, [self._active(_genotype(z)) for z in sampled_I])
+        if settings.weight_gradient == "mean":
+            gradient = {name: value / len(terms) for name, value in gradient.items()}
         for name, parameter in self.theta.items():
-            parameter.grad = total.get(name)
-        active = [self.theta[name] for name in total]
+            parameter.grad = gradient.get(name)
+        active = [self.theta[name] for name in gradient]
         norm = nn.utils.clip_grad_norm_(active, settings.weights.clip, foreach=True)
         check_weights(self.state.step, norm)
         for group in self.state.weight_optimiser.param_groups:
@@ -320,21 +357,25 @@ class Search:
         self, images_u8: Tensor, draws: Draws | None, purpose: str, index: int
     ) -> Tensor:
         """What the network trains on: the policy (one Γ an image, or one for all), cutout."""
+        part = self.mesh.part
         generator = stream(self.config.seed, "augment", purpose, self.state.step, index)
         if draws is not None:
             if len(draws.operation_NK) == 1:
                 draws = policy.repeat(draws, len(images_u8))
-            images_u8 = policy.apply(images_u8, draws, generator, self.config.policy.ranges)
+            else:
+                draws = Draws(*map(part.take, draws))
+            ranges = self.config.policy.ranges
+            images_u8 = policy.apply(images_u8, draws, generator, ranges, part)
         images, size = self.to_network(images_u8), self.config.data.cutout
-        return augment.cutout_square(images, size, generator) if size else images
+        return augment.cutout_square(images, size, generator, part) if size else images
 
     def _batch(self, images: Any, batches: Batches, purpose: str) -> Batch:
-        """uint8 images after crop and flip, and labels."""
-        index = batches.indices(self.state.step)
+        """uint8 images after crop and flip, and labels: this rank's part of the step's batch."""
+        part = self.mesh.part
+        index = part.take(batches.indices(self.state.step))
         generator = stream(self.config.seed, "crop", purpose, self.state.step)
-        cropped = augment.crop_flip(
-            images.images[index], self.config.data.crop_padding, self.config.data.flip, generator
-        )
+        padding, flip = self.config.data.crop_padding, self.config.data.flip
+        cropped = augment.crop_flip(images.images[index], padding, flip, generator, part)
         return Batch(cropped, images.labels[index].to(self.device))
 
     def to_network(self, images_u8: Tensor) -> Tensor:
@@ -386,6 +427,7 @@ class Search:
             "policy_weight": dict(found.ranking()) if found else None,
             "genotype": genotype.to_json() if genotype else None,
             "communication": self.mesh.traffic.take(),
+            "idle_share": self.mesh.traffic.idle(),
         }
 
     def result(self) -> dict[str, Any]:

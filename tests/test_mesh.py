@@ -1,125 +1,21 @@
-"""The mesh, on real gloo processes: what comes out does not depend on how many there are."""
+"""The mesh, on real gloo processes: what its ranks agree on, and what they share of a batch."""
 
-import multiprocessing
-import os
-import pickle
-import socket
 import time
-from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from ranks import forks, in_ranks
+from small_networks import forward_mode
+from torch import Tensor, nn
 
-from daas_dist.daas import Contribution, Weights
-from daas_dist.mesh import Mesh, connect
-from daas_dist.rng import stream
-
-THETA: Weights = {"stem": torch.zeros(4, 3), "edge": torch.zeros(2, 2, 5), "head": torch.zeros(7)}
-FORK = multiprocessing.get_context("fork")
-"""Importing torch once is enough."""
-
-forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-
-def in_ranks(
-    world: int, task: Callable[[Mesh], Any], patience: timedelta | None = None
-) -> list[Any]:
-    """What task(mesh) returns on each of `world` connected processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    receivers, processes = [], []
-    for rank in range(world):
-        receive, send = FORK.Pipe(duplex=False)
-        arguments = rank, world, port, task, patience, send
-        process = FORK.Process(target=_rank, args=arguments, daemon=True)
-        process.start()
-        send.close()
-        receivers.append(receive)
-        processes.append(process)
-    try:
-        assert all(receive.poll(60) for receive in receivers)
-        return [pickle.loads(receive.recv_bytes()) for receive in receivers]
-    finally:
-        for process in processes:
-            process.join(5)
-            process.kill()
-
-
-def _rank(
-    rank: int,
-    world: int,
-    port: int,
-    task: Callable[[Mesh], Any],
-    patience: timedelta | None,
-    send: Connection,
-) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    mesh = connect("cpu", patience)
-    send.send_bytes(pickle.dumps(task(mesh)))
-    mesh.close()
-
-
-def active(index: int) -> Weights:
-    names = [["stem", "head"], ["edge"], ["stem", "edge", "head"]][index % 3]
-    return {name: THETA[name] for name in names}
-
-
-def term(index: int, rewards: int = 6) -> Contribution:
-    generator = stream(index, "term")
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) * 10 ** (index - 2)
-
-    return Contribution(
-        z_grad_CS=normal(2, 8),
-        reward_J=normal(rewards),
-        train_loss_accuracy=normal(2),
-        val_loss_accuracy=normal(2),
-        theta_grad={name: normal(*value.shape) for name, value in active(index).items()},
-        val_grad={name: normal(*value.shape) for name, value in active(index).items()},
-    )
-
-
-def assert_same(given: Contribution, expected: Contribution, gradients: tuple[str, ...]) -> None:
-    for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):
-        assert torch.equal(getattr(given, name), getattr(expected, name)), name
-    for name in gradients:
-        given_grad, expected_grad = getattr(given, name), getattr(expected, name)
-        assert list(given_grad) == list(expected_grad)
-        for weights, value in expected_grad.items():
-            assert torch.equal(given_grad[weights], value)
-
-
-@forks
-@pytest.mark.parametrize("gradients", [(), ("theta_grad",), ("val_grad", "theta_grad")])
-@pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 5), (3, 5), (3, 2)])
-def test_every_rank_gets_every_term_whoever_computed_it(
-    world: int, count: int, gradients: tuple[str, ...]
-) -> None:
-    """5 terms on 2 and 3 ranks are dealt unevenly; of 3 ranks with 2 terms one computes none."""
-
-    def task(mesh: Mesh) -> tuple[list[int], list[Contribution]]:
-        computed = []
-
-        def counted(index: int) -> Contribution:
-            computed.append(index)
-            return term(index)
-
-        return computed, mesh.deal(count, counted, gradients, active)
-
-    results = in_ranks(world, task) if world > 1 else [task(Mesh())]
-    assert sorted(index for computed, _ in results for index in computed) == list(range(count))
-    for _, terms in results:
-        assert len(terms) == count
-        for index, given in enumerate(terms):
-            assert_same(given, term(index), gradients)
+from daas_dist import schema
+from daas_dist.daas import Batch, Weights, forward_backward
+from daas_dist.mesh import Mesh, choose_data
+from daas_dist.models.sync_norm import synchronise
+from daas_dist.per_image import per_image_rewards
+from daas_dist.rng import Part, stream
 
 
 @forks
@@ -162,28 +58,117 @@ def test_patience_is_how_long_a_rank_waits() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
-def test_every_index_has_one_owner(world: int, count: int) -> None:
-    meshes = [Mesh(rank, world) for rank in range(world)]
-    dealt = {index: mesh.rank for mesh in meshes for index in mesh.mine(count)}
-    assert dealt == {index: Mesh(0, world).owner(index) for index in range(count)}
-    sizes = [len(mesh.mine(count)) for mesh in meshes]
-    assert sum(sizes) == count and max(sizes) - min(sizes) <= 1
+def test_independent_things_are_split_over_all_ranks(world: int, count: int) -> None:
+    mine = [list(Mesh(rank, world).mine(count)) for rank in range(world)]
+    assert sorted(sum(mine, [])) == list(range(count))
+    assert max(map(len, mine)) - min(map(len, mine)) <= 1
+
+
+# --- A batch that several ranks share ------------------------------------------------------------
 
 
 @forks
-def test_traffic_is_what_comes_from_the_others() -> None:
-    """5 terms on 2 ranks: rank 0 has terms 0, 2 and 4; every rank sends as much as the fullest."""
-
+def test_a_grid_has_its_data_ranks_side_by_side() -> None:
     def task(mesh: Mesh) -> Any:
-        mesh.deal(5, term, ("theta_grad",), active)
-        taken = mesh.traffic.take()
-        return {purpose: each["bytes"] for purpose, each in taken.items()}, mesh.traffic.take()
+        own = torch.tensor([float(mesh.rank)])
+        return (
+            (mesh.arch, mesh.data, mesh.arch_rank, mesh.part),
+            torch.cat(mesh.gather_arch(own, "test")).tolist(),
+            mesh.mean_data(own, "test").tolist(),
+            mesh.gather_data(own, "test").tolist(),
+            mesh.total(own, "test").tolist(),
+        )
 
-    sizes = [sum(value.numel() for value in active(i).values()) for i in range(5)]
-    numbers = 2 * 8 + 4 + 6
-    for taken, after in in_ranks(2, task):
-        assert taken == {
-            "arch: numbers": 4 * 3 * numbers,
-            "arch: gradients by the weights": 4 * (sizes[0] + sizes[2] + sizes[4]),
-        }
-        assert after == {}
+    for rank, (place, along_arch, mean, along_data, total) in enumerate(in_ranks(6, task, data=2)):
+        assert place == (3, 2, rank // 2, Part(rank % 2, 2))
+        assert along_arch == [rank % 2, rank % 2 + 2, rank % 2 + 4]
+        assert along_data == [rank - rank % 2, rank - rank % 2 + 1]
+        assert mean == [sum(along_data) / 2] and total == [15.0]
+
+
+def normed() -> nn.Sequential:
+    """Two batch norms, with and without weights, behind each other."""
+    torch.manual_seed(0)
+    first = nn.BatchNorm2d(3, track_running_stats=False)
+    nn.init.normal_(first.weight)
+    nn.init.normal_(first.bias)
+    last = nn.BatchNorm2d(5, affine=False, track_running_stats=False)
+    head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 4)
+    layers = nn.Conv2d(2, 3, 3), first, nn.Tanh(), nn.Conv2d(3, 5, 3), last, nn.Tanh(), *head
+    return nn.Sequential(*layers).double()
+
+
+@forks
+@forward_mode
+@pytest.mark.parametrize("data", [2, 3])
+def test_shared_batch_norm_is_that_of_the_whole_batch(data: int) -> None:
+    """Loss, gradient by every weight and per-image rewards, in float64, against one rank's."""
+    images = 3 + 10 * torch.randn(12, 2, 8, 8, generator=stream(0, "images"), dtype=torch.float64)
+    labels = torch.arange(12) % 4
+
+    def shared(mesh: Mesh) -> Any:
+        network = normed()
+        if mesh.data > 1:
+            network = synchronise(network, mesh.statistics)
+        theta: Weights = dict(network.named_parameters())
+
+        def forward(weights: Any, _: Any, pixels: Tensor, __: Any) -> Tensor:
+            return torch.func.functional_call(network, weights, (pixels,))
+
+        def mean(own: Tensor) -> Tensor:
+            return mesh.mean_data(own, "test")
+
+        batch = Batch(mesh.part.take(images), mesh.part.take(labels))
+        done = forward_backward(forward, theta, None, batch, mean=mean)
+        grads = {name: mean(value) for name, value in done.theta_grad.items()}
+        rewards = per_image_rewards(forward, theta, None, batch, grads, 0.5)
+        return (done.loss, grads, mesh.gather_data(rewards, "test")), float(done.accuracy)
+
+    expected, accuracy = shared(Mesh())
+    for given, its_accuracy in in_ranks(data, shared, data=data):
+        torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-12)
+        assert its_accuracy == pytest.approx(accuracy)  # that of float32
+    _, grads, _ = expected
+    # All but a bias before a norm, which takes it off again.
+    flat = {name for name, value in grads.items() if value.abs().max() < 1e-9}
+    assert flat == {"0.bias", "3.bias"}
+
+
+def wanted(arch: int | None, data: int | None) -> schema.Mesh:
+    return schema.Mesh(arch=arch, data=data, norm="synchronised", reduction="exact")
+
+
+@pytest.mark.parametrize(
+    ("arch", "data", "world", "node", "chosen"),
+    [
+        (None, 1, 8, 8, 1),
+        (None, 2, 8, 8, 2),
+        (2, None, 8, 8, 4),
+        (2, 4, 8, 4, 4),
+        (None, None, 1, 1, 1),
+        (None, None, 4, 4, 1),  # 5 architectures: a rank for each of four
+        (None, None, 8, 8, 2),  # 4 x 2
+        (None, None, 32, 8, 8),  # 4 x 8
+        (None, None, 64, 4, 4),  # no more than a node
+        (None, None, 6, 3, 1),  # 3 does not divide a batch of 64: 6 ranks, one of them idle
+    ],
+)
+def test_the_grid_is_as_asked_or_leaves_no_rank_idle(
+    arch: int | None, data: int | None, world: int, node: int, chosen: int
+) -> None:
+    assert choose_data(wanted(arch, data), world, node, 5, 64) == chosen
+
+
+@pytest.mark.parametrize(
+    ("arch", "data", "said"),
+    [
+        (3, 2, r"mesh.arch=3 × mesh.data=2 does not make 8 ranks \(2 nodes × 4\): .*product is 8"),
+        (3, None, r"mesh.arch=3 × mesh.data=null does not make 8 ranks"),
+        (None, 8, r"mesh.data=8 cannot share search.batch_size=60: expected a divisor"),
+    ],
+)
+def test_a_grid_that_does_not_fit_names_all_its_numbers(
+    arch: int | None, data: int | None, said: str
+) -> None:
+    with pytest.raises(schema.ConfigError, match=said):
+        choose_data(wanted(arch, data), 8, 4, 5, 60)

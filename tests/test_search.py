@@ -1,11 +1,12 @@
 """What a step of the search moves, draws and counts, on a few images made here."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from test_mesh import forks, in_ranks
+from ranks import forks, in_ranks
 
 from daas_dist import augment, daas, per_image
 from daas_dist import config as configuration
@@ -145,7 +146,7 @@ def test_a_reward_that_is_not_finite_is_named_by_its_policy() -> None:
     operations = [augment.NAMES[o] for o in draws.operation_NK[1].tolist()]
     words = [n if a else "nothing" for n, a in zip(operations, draws.applied_NK[1], strict=True)]
     with pytest.raises(FloatingPointError, match=f"policy 1 .{words[0]}.*{words[1]}.* of arch"):
-        check_terms(7, [Contribution(), term], [None, None], lambda _: draws, [])
+        check_terms(7, [Contribution(), term], [None, None], lambda _: draws)
 
 
 def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> None:
@@ -176,7 +177,8 @@ def test_all_ranks_name_the_number_that_one_of_them_has() -> None:
         return ""
 
     first, second = in_ranks(2, task)
-    assert first == second and "step 1: the training loss of architecture 1" in first
+    # Which of the two is rank 1's depends on what they cost.
+    assert first == second and re.match("step 1: the training loss of architecture [01] ", first)
 
 
 def test_a_fixed_network_of_a_genotype_is_searched_for_its_policy() -> None:

@@ -57,6 +57,11 @@ class FixedNetwork(nn.Module):
         _refuse("genotype", genotype)
         return [name for name, _ in self.named_parameters()]
 
+    def cost(self, genotype: Genotype | None = None) -> float:
+        """As Supernet.cost: every pass costs the same."""
+        _refuse("genotype", genotype)
+        return 1.0
+
     def forward(
         self, images: Tensor, genotype: Genotype | None = None, gates: Tensor | None = None
     ) -> Tensor:
