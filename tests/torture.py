@@ -26,7 +26,7 @@ from daas_dist import checkpoint
 from daas_dist.runlog import read_metrics
 
 STAGE = ("daas_dist", "stage=search_fashion", "preset=tiny", "data.limit=128")
-TIMES = ("time", "images_per_second", "communication")
+TIMES = ("time", "images_per_second", "communication", "idle_share")
 FOUND = ("genotype", "policy", "alpha", "beta", "evidence")
 
 
@@ -76,11 +76,12 @@ def same(run_dir: Path, peaceful: Path) -> None:
         for each in (run_dir, peaceful)
     )
     assert metrics == expected, "metrics.jsonl"
-    ours, theirs = (_last(each / "checkpoints") for each in (run_dir, peaceful))
-    _same_bits(ours, theirs, "checkpoint")
+    _same_bits(last(run_dir), last(peaceful), "checkpoint")
 
 
-def _last(folder: Path) -> dict[str, Any]:
+def last(run_dir: Path) -> dict[str, Any]:
+    """The state at the end of a run."""
+    folder = run_dir / "checkpoints"
     return checkpoint.load(folder, checkpoint.steps(folder)[-1])
 
 
