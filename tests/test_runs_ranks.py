@@ -7,7 +7,7 @@ import pytest
 import torch
 from ranks import forks, in_processes, in_ranks
 from test_search import TINY, images
-from torture import last, same
+from torture import same
 from whole_runs import column, needs_fashion_mnist
 
 from daas_dist import config as configuration
