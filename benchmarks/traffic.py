@@ -1,0 +1,104 @@
+"""What a rank receives in a step of the search, by axis, on grids of 1 to 64 ranks.
+
+    python benchmarks/traffic.py
+    python benchmarks/traffic.py preset=ours mesh.reduction=fast
+
+Real steps of the joint phase of stage=search_cifar10 (any key=value replaces its own), whose draws
+say which weights are active; what the ranks would send is counted and not sent. Images are 8×8
+noise, as no count depends on what they show. Beside it what torch's DDP, find_unused_parameters,
+sums: all weights, active or not, once a step (no_sync before), or at every backward ("always").
+"""
+
+import argparse
+from collections import defaultdict
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from daas_dist import config as configuration
+from daas_dist.data import Images
+from daas_dist.mesh import Mesh, reduced_bytes
+from daas_dist.models.sync_norm import synchronise
+from daas_dist.rng import stream
+from daas_dist.run import build_network
+from daas_dist.search import Search, SearchData
+
+GRIDS = [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2), (1, 4), (1, 8), (4, 2), (4, 4), (8, 4)]
+GRIDS += [(4, 8), (8, 8), (16, 4)]
+"""(arch, data)"""
+
+
+class NoOneElse:
+    """In place of torch.distributed: every other rank says what this one says."""
+
+    @staticmethod
+    def all_gather(everyone: list[torch.Tensor], own: torch.Tensor, group: Any) -> None:
+        for tensor in everyone:
+            tensor.copy_(own)
+
+    @staticmethod
+    def all_reduce(tensor: torch.Tensor, group: Any = None) -> None:
+        pass
+
+    @staticmethod
+    def get_backend() -> str:
+        return "gloo"
+
+
+def noise(count: int, seed: int, channels: int) -> Images:
+    g = stream(seed, "noise")
+    pixels = torch.randint(256, (count, channels, 8, 8), generator=g, dtype=torch.uint8)
+    return Images(pixels, torch.randint(10, (count,), generator=g), tuple("0123456789"))
+
+
+def step_bytes(arch: int, data: int, overrides: list[str], steps: int) -> dict[str, float]:
+    """Bytes a step by purpose, and "idle", the share of the time without an architecture."""
+    config = configuration.load(
+        ["stage=search_cifar10", "data.root=none", "search.warmup_epochs=0", *overrides]
+    )
+    mesh = Mesh(world=arch * data, data=data)
+    network = build_network(config, 10)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    if data > 1 and config.mesh.norm == "synchronised":
+        network = synchronise(network, mesh.statistics)
+    batch, channels = config.search.batch_size, config.data.channels
+    given = SearchData(
+        noise(steps * batch, 1, channels), noise(steps * batch, 2, channels),
+        [0.5] * channels, [0.3] * channels,
+    )  # fmt: skip
+    with patch("daas_dist.mesh.dist", NoOneElse):
+        search = Search(config, given, network, mesh, torch.device("cpu"))
+        for _ in range(steps):
+            search.step()
+    found: dict[str, float] = defaultdict(float)
+    for purpose, each in mesh.traffic.take().items():
+        found[purpose.partition(":")[0]] += each["bytes"] / steps
+    settings = config.search
+    backwards = settings.architectures * (settings.policies_per_architecture + 1)
+    backwards += 0 if settings.reuse_gradients else settings.weight_architectures
+    found["DDP"] = reduced_bytes(arch * data, torch.empty(parameters, device="meta"))
+    found["DDP always"] = backwards * found["DDP"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument("--steps", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("MB received by a rank in a step\n")
+    print("| ranks | arch × data | over arch | over data | over all | DDP once | DDP always |")
+    print("|---|---|---|---|---|---|---|")
+    for arch, data in GRIDS:
+        found = step_bytes(arch, data, arguments.overrides, arguments.steps)
+        columns = (found[name] / 1e6 for name in ("arch", "data", "all", "DDP", "DDP always"))
+        numbers = " | ".join(f"{value:.2f}" for value in columns)
+        print(f"| {arch * data} | {arch} × {data} | {numbers} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
