@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from damage import empty, flip_first, flip_last, flip_middle, lengthen, truncate
 
 from daas_dist import checkpoint
 from daas_dist.checkpoint import DamagedCheckpoint, load, load_newest, save, steps
@@ -159,36 +160,6 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- damage
-
-
-def flip_first(path: Path) -> None:
-    flip(path, 0)
-
-
-def flip_middle(path: Path) -> None:
-    flip(path, path.stat().st_size // 2)
-
-
-def flip_last(path: Path) -> None:
-    flip(path, path.stat().st_size - 1)
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def lengthen(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\0")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "network.pt", "optimizer.pt", "progress.pt"])
