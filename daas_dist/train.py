@@ -30,7 +30,7 @@ from daas_dist.rng import stream
 from daas_dist.runlog import RunLog, read_metrics, write_json
 from daas_dist.schedules import cosine
 from daas_dist.space import random_genotype
-from daas_dist.stopping import REASONS
+from daas_dist.stopping import REASONS, Stop
 from daas_dist.watch import plain_line
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -60,7 +60,8 @@ class Row:
 def run_training(config: Config) -> Path:
     """Train every row of train.compare with every seed, or until stopped; the run directory.
 
-    What is complete is not trained again, what is not goes on after its last complete epoch.
+    What is complete is not trained again; what is not goes on after the step at which it stopped,
+    or after its last complete epoch if it was killed.
     """
     # A wrong file fails here, before anything is written.
     searched = None if config.train.result is None else read(config.train.result)
@@ -116,7 +117,7 @@ def _write_comparison(job: Job, done: Mapping[int, dict[str, Any]]) -> None:
 
 
 def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
-    """The numbers of a row, None if it was stopped between two epochs."""
+    """The numbers of a row, None if it was stopped."""
     config, folder = job.config, job.run_dir / "trainings" / row.name
     training = Training(config, data, row, job.device)
     training.load(folder / "checkpoints")
@@ -124,12 +125,13 @@ def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
     log.truncate_after(training.epoch, "epoch")
     with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
         while training.epoch < config.train.epochs:
-            if job.stop.asked():
-                return None
-            metrics = training.train_epoch(watchdog.beat)
-            log.metric(metrics)
-            print(f"{row.name}: {plain_line(metrics)}", flush=True)
+            metrics = None if job.stop.asked() else training.train_epoch(watchdog.beat, job.stop)
+            if metrics is not None:
+                log.metric(metrics)
+                print(f"{row.name}: {plain_line(metrics)}", flush=True)
             training.save(folder / "checkpoints")
+            if metrics is None:
+                return None
     result = training.result([metrics["test_accuracy"] for metrics in read_metrics(folder)])
     write_json(folder / "result.json", result)
     return result
@@ -152,33 +154,50 @@ class Training:
             weight_decay=self.settings.weight_decay,
         )
         self.batches = Batches(len(data.train), self.settings.batch_size, row.seed, "training")
-        self.epoch, self.seconds = 0, 0.0
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
+        self.sums = torch.zeros(2)
+        """Loss and accuracy over the epoch's steps so far, as a stop may come between two."""
 
     def save(self, folder: Path) -> None:
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "seconds": self.seconds,
+            "epoch": self.epoch,
+            "sums": self.sums,
         }
-        checkpoint.save(folder, self.epoch, state, keep=2)
+        checkpoint.save(folder, self.step, state, keep=2)
 
     def load(self, folder: Path) -> None:
         """The newest whole checkpoint, if there is one."""
         saved = checkpoint.load_newest(folder)
         if saved is not None:
-            self.epoch, state = saved
+            self.step, state = saved
+            self.epoch, self.sums = state["epoch"], state["sums"]
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.seconds = state["seconds"]
 
-    def train_epoch(self, beat: Callable[[], None]) -> dict[str, Any]:
-        """Train an epoch and test: a line of metrics.jsonl. beat is called at every step."""
-        began = time.monotonic()
+    def train_epoch(self, beat: Callable[[], None], stop: Stop) -> dict[str, Any] | None:
+        """Train an epoch, or the rest of one, and test: a line of metrics.jsonl; None if it was
+        stopped between two steps. beat is called at every step."""
+        began, first = time.monotonic(), self.step
         rate = cosine(self.settings.learning_rate, 0.0, self.epoch / self.settings.epochs)
-        train_loss, train_accuracy = self._train_epoch(rate, beat)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        steps = self.batches.steps_per_epoch
+        while self.step < (self.epoch + 1) * steps:
+            if self.step > first and stop.asked():
+                self.seconds += time.monotonic() - began
+                return None
+            self.train_step()
+            beat()
         trained = time.monotonic() - began
+        train_loss, train_accuracy = (self.sums / steps).tolist()
         test_loss, test_accuracy = evaluate(self.network, self.data, self.settings.batch_size, beat)
         self.epoch += 1
+        self.sums = torch.zeros(2)
         self.seconds += time.monotonic() - began
         return {
             "epoch": self.epoch,
@@ -189,38 +208,29 @@ class Training:
             "train_accuracy": train_accuracy,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
-            "images_per_second": self.batches.steps_per_epoch * self.settings.batch_size / trained,
+            "images_per_second": (self.step - first) * self.settings.batch_size / trained,
         }
 
-    def _train_epoch(self, rate: float, beat: Callable[[], None]) -> tuple[float, float]:
-        """Mean loss and accuracy."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.network.train()
-        total = torch.zeros(2)
-        first = self.epoch * self.batches.steps_per_epoch
-        for step in range(first, first + self.batches.steps_per_epoch):
-            index = self.batches.indices(step)
-            images = self._input(self.data.train.images[index], step)
-            labels = self.data.train.labels[index].to(self.device)
-            # Drop-path ramps up linearly (peer: DARTS).
-            share = self.settings.drop_path * self.epoch / self.settings.epochs
-            self.network.set_drop_path(share, stream(self.row.seed, "drop-path", step))
-            loss, whole, logits = self._losses(images, labels)
-            if not bool(whole.isfinite()):
-                raise FloatingPointError(
-                    f"step {step} of {self.row.name}: the loss is not finite; "
-                    "lower train.learning_rate"
-                )
-            self.optimiser.zero_grad()
-            whole.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-            self.optimiser.step()
-            beat()
-            accuracy = (logits.argmax(-1) == labels).float().mean()
-            total += torch.stack([loss.detach(), accuracy]).cpu()
-        mean = (total / self.batches.steps_per_epoch).tolist()
-        return mean[0], mean[1]
+    def train_step(self) -> None:
+        step = self.step
+        index = self.batches.indices(step)
+        images = self._input(self.data.train.images[index], step)
+        labels = self.data.train.labels[index].to(self.device)
+        # Drop-path ramps up linearly (peer: DARTS).
+        share = self.settings.drop_path * self.epoch / self.settings.epochs
+        self.network.set_drop_path(share, stream(self.row.seed, "drop-path", step))
+        loss, whole, logits = self._losses(images, labels)
+        if not bool(whole.isfinite()):
+            raise FloatingPointError(
+                f"step {step} of {self.row.name}: the loss is not finite; lower train.learning_rate"
+            )
+        self.optimiser.zero_grad()
+        whole.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.optimiser.step()
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        self.sums = self.sums + torch.stack([loss.detach(), accuracy]).cpu()
+        self.step += 1
 
     def _input(self, images_u8: Tensor, step: int) -> Tensor:
         """What the network sees of a batch, on its device."""

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import results
+from damage import flip_middle
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
-from daas_dist import cli
+from daas_dist import checkpoint, cli
+from daas_dist import config as configuration
 from daas_dist.rng import stream
 from daas_dist.space import random_genotype
+from daas_dist.train import Training, run_training
 
 pytestmark = needs_fashion_mnist
 
@@ -94,3 +97,27 @@ def test_another_search_is_not_mixed_into_trainings_that_are_there(
     results.save(tmp_path, genotype=other.to_json())
     assert cli.main(words) == 2
     assert "another architecture or policy than train.result" in capfd.readouterr().err
+
+
+def test_a_training_stops_inside_an_epoch_and_survives_a_bad_byte(
+    alone: Path, stage: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after 3 of the 6 steps of three epochs; then the newest checkpoint is damaged, so
+    that it goes on after the one before it: the end of the first epoch."""
+    config = configuration.load([*stage[1:], f"run_dir={tmp_path / 'run'}"])
+    step = Training.train_step
+
+    def stopping_step(training: Training) -> None:
+        step(training)
+        if training.step == 3:
+            signal.raise_signal(signal.SIGUSR2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "train_step", stopping_step)
+        run_training(config)
+    folder = tmp_path / "run" / "trainings" / "found-found-seed0" / "checkpoints"
+    assert checkpoint.steps(folder) == [2, 3]
+    flip_middle(folder / "step_00000003" / "network.pt")
+    with pytest.warns(UserWarning, match="step_00000003.*network.pt"):
+        run_training(config)
+    assert rows(tmp_path / "run") == rows(alone) and epochs(tmp_path / "run") == epochs(alone)
