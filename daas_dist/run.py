@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from daas_dist import checkpoint, models, stopping
+from daas_dist import checkpoint, findings, models, stopping
 from daas_dist.config import Config
 from daas_dist.data import digest, split
 from daas_dist.dataset import DataSet, load_data_in_turn, warn_of_bad_files
@@ -104,7 +104,7 @@ def _steps(search: Search, job: Job) -> bool:
             if log is not None and left_out:
                 log.event("non_finite", step=state.step, message=left_out)
             if state.step % settings.log_every == 0 or last:
-                row = search.metrics(images / max(time.monotonic() - began, 1e-9))
+                row = findings.metrics(search, images / max(time.monotonic() - began, 1e-9))
                 if log is not None:
                     log.metric(row)
                     display.row(row)
@@ -146,7 +146,7 @@ class _Silent:
 
 def _finish(search: Search, data: DataSet, job: Job) -> None:
     config, run_dir = job.config, job.run_dir
-    result = search.result()
+    result = findings.result(search)
     result["data"] = {
         "name": config.data.name,
         "classes": list(data.train.classes),

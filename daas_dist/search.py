@@ -3,7 +3,6 @@
 A step reads aloud in Search.step; everything that a later step needs is in SearchState.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,13 +37,6 @@ from daas_dist.rng import stream
 from daas_dist.schedules import cosine, linear
 from daas_dist.space import Genotype, derive
 from daas_dist.state import SearchState
-from daas_dist.telemetry import (
-    Interval,
-    edge_probability,
-    entropies,
-    evidence_json,
-    operation_share,
-)
 
 JVP = 0.8
 """What a forward-mode pass counts for, in forward-backward passes. Measured on one CPU core: 0.6 to
@@ -396,56 +388,7 @@ class Search:
         names: list[str] = self.state.network.active(z)  # type: ignore[operator]
         return {name: self.theta[name] for name in names}
 
-    # --- What is told ----------------------------------------------------------------------------
-
-    def metrics(self, images_per_second: float) -> dict[str, Any]:
-        """One line of metrics.jsonl, the means since the last line; starts the next interval."""
-        state = self.state
-        numbers: dict[str, Any] = dict(state.interval.means())
-        state.interval = Interval.empty()
-        if not self.searches_policy:
-            numbers["reward_mean"] = numbers["reward_std"] = None
-        share = operation_share(state.alpha, state.beta) if self.searches_architecture else None
-        genotype, found = self.genotype(), self.policy()
-        epoch = self.train_batches.epoch(state.step - 1) + 1  # of the last step, from 1
-        return {
-            "step": state.step,
-            "epoch": epoch,
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "phase": "warmup" if epoch <= self.config.search.warmup_epochs else "joint",
-            "time": time.time(),
-            "images_per_second": images_per_second,
-            "tau": self.tau,
-            "learning_rate": self.learning_rate,
-            **numbers,
-            "entropy": entropies(state.alpha, state.beta, state.gamma, share is not None),
-            "operation_share": share,
-            "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()}
-            if share
-            else None,
-            "policy_weight": dict(found.ranking()) if found else None,
-            "genotype": genotype.to_json() if genotype else None,
-            "communication": self.mesh.traffic.take(),
-            "idle_share": self.mesh.traffic.idle(),
-        }
-
-    def result(self) -> dict[str, Any]:
-        """The search's part of result.json."""
-        state, architecture = self.state, self.searches_architecture
-        genotype, found = self.genotype(), self.policy()
-        edges = torch.stack([edge_probability(beta_E) for beta_E in state.beta])
-        searched = self.config.search.target != "architecture"
-        return {
-            "schema": 1,
-            "kind": "search",
-            "genotype": genotype.to_json() if genotype else None,
-            "policy": found.to_json() if found else None,
-            "evidence": evidence_json(state.evidence) if searched else None,
-            "alpha": state.alpha.detach().softmax(-1).tolist() if architecture else None,
-            "beta": edges.tolist() if architecture else None,
-            "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
-        }
+    # --- What is found ---------------------------------------------------------------------------
 
     def genotype(self) -> Genotype | None:
         return (

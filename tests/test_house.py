@@ -15,6 +15,7 @@ FLOORS = [
     {"telemetry", "dataset", "job"},
     {"state"},
     {"report", "watch", "search", "explain"},
+    {"findings"},
     {"run"},
     {"train"},
     {"cli"},

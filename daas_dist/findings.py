@@ -1,0 +1,64 @@
+"""What a search has found so far: a line of metrics.jsonl, and its part of result.json."""
+
+import time
+from typing import Any
+
+import torch
+
+from daas_dist.search import Search
+from daas_dist.telemetry import (
+    Interval,
+    edge_probability,
+    entropies,
+    evidence_json,
+    operation_share,
+)
+
+
+def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
+    """One line of metrics.jsonl, the means since the last line; starts the next interval."""
+    state = search.state
+    numbers: dict[str, Any] = dict(state.interval.means())
+    state.interval = Interval.empty()
+    if not search.searches_policy:
+        numbers["reward_mean"] = numbers["reward_std"] = None
+    share = operation_share(state.alpha, state.beta) if search.searches_architecture else None
+    genotype, found = search.genotype(), search.policy()
+    epoch = search.train_batches.epoch(state.step - 1) + 1  # of the last step, from 1
+    return {
+        "step": state.step,
+        "epoch": epoch,
+        "steps": search.steps,
+        "epochs": search.epochs,
+        "phase": "warmup" if epoch <= search.config.search.warmup_epochs else "joint",
+        "time": time.time(),
+        "images_per_second": images_per_second,
+        "tau": search.tau,
+        "learning_rate": search.learning_rate,
+        **numbers,
+        "entropy": entropies(state.alpha, state.beta, state.gamma, share is not None),
+        "operation_share": share,
+        "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
+        "policy_weight": dict(found.ranking()) if found else None,
+        "genotype": genotype.to_json() if genotype else None,
+        "communication": search.mesh.traffic.take(),
+        "idle_share": search.mesh.traffic.idle(),
+    }
+
+
+def result(search: Search) -> dict[str, Any]:
+    """The search's part of result.json."""
+    state, architecture = search.state, search.searches_architecture
+    genotype, found = search.genotype(), search.policy()
+    edges = torch.stack([edge_probability(beta_E) for beta_E in state.beta])
+    searched = search.config.search.target != "architecture"
+    return {
+        "schema": 1,
+        "kind": "search",
+        "genotype": genotype.to_json() if genotype else None,
+        "policy": found.to_json() if found else None,
+        "evidence": evidence_json(state.evidence) if searched else None,
+        "alpha": state.alpha.detach().softmax(-1).tolist() if architecture else None,
+        "beta": edges.tolist() if architecture else None,
+        "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
+    }
