@@ -112,11 +112,9 @@ def _leaving(mesh: Mesh) -> Generator[None]:
 
 def _data_ranks(config: Config, world: int) -> int:
     search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    architectures = 1
-    if search.target != "policy":
-        architectures = search.architectures
-        if not search.reuse_gradients:
-            architectures = max(architectures, search.weight_architectures)
+    architectures = search.architectures
+    if search.target != "policy" and not search.reuse_gradients:
+        architectures = max(architectures, search.weight_architectures)
     return choose_data(config.mesh, world, node, architectures, search.batch_size)
 
 

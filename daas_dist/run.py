@@ -1,6 +1,7 @@
 """The run of a search: data and network from a configuration, resume, the steps, the result."""
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -66,9 +67,21 @@ def run_search(config: Config) -> Path:
             began = (job.run_dir / "metrics.jsonl").exists()
             job.log.resume(search.state.step) if began else job.log.start()
             warn_of_bad_files(data, job.log)
+            _warn_of_idle_ranks(config, job)
         if _steps(search, job) and job.log is not None:
             _finish(search, data, job)
         return job.run_dir
+
+
+def _warn_of_idle_ranks(config: Config, job: Job) -> None:
+    idle = job.mesh.arch - config.search.architectures
+    if idle > 0 and job.log is not None:
+        message = (
+            f"{idle * job.mesh.data} of {job.mesh.world} ranks have no architecture in a step of "
+            "the search; mesh.data=null lets ranks share a batch"
+        )
+        print(message, file=sys.stderr)
+        job.log.event("warning", message=message)
 
 
 def _resume(search: Search, job: Job) -> None:
