@@ -16,15 +16,11 @@ from contextlib import AbstractContextManager, nullcontext
 from unittest.mock import patch
 
 import torch
+from on_noise import search_on_noise
 
-from daas_dist import config as configuration
-from daas_dist.data import Images
 from daas_dist.mesh import Mesh, connect, share_batches
 from daas_dist.models.supernet import Supernet
-from daas_dist.models.sync_norm import synchronise
-from daas_dist.rng import stream
-from daas_dist.run import build_network
-from daas_dist.search import Search, SearchData
+from daas_dist.search import Search
 
 Patch = Callable[[], AbstractContextManager[object]]
 
@@ -32,25 +28,6 @@ Patch = Callable[[], AbstractContextManager[object]]
 def by_count() -> AbstractContextManager[object]:
     """Every path is taken to cost the same."""
     return patch.object(Supernet, "cost", lambda self, genotype: 1.0)
-
-
-def noise(count: int, seed: int, channels: int) -> Images:
-    g = stream(seed, "noise")
-    pixels = torch.randint(256, (count, channels, 32, 32), generator=g, dtype=torch.uint8)
-    return Images(pixels, torch.randint(10, (count,), generator=g), tuple("0123456789"))
-
-
-def build(overrides: list[str], mesh: Mesh) -> Search:
-    config = configuration.load(
-        ["stage=search_cifar10", "data.root=none", "search.warmup_epochs=0", *overrides]
-    )
-    network = build_network(config, 10)
-    if mesh.data > 1 and config.mesh.norm == "synchronised":
-        network = synchronise(network, mesh.statistics)
-    channels = config.data.channels
-    train, val = (noise(4 * config.search.batch_size, seed, channels) for seed in (1, 2))
-    given = SearchData(train, val, [0.5] * channels, [0.3] * channels)
-    return Search(config, given, network, mesh, torch.device("cpu"))
 
 
 def main() -> None:
@@ -61,17 +38,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+
+    def build(overrides: list[str], mesh: Mesh) -> Search:
+        return search_on_noise([*arguments.overrides, *overrides], mesh, 32, 4)
+
     alone = connect("cpu")
     variants: dict[str, tuple[Search, Patch]] = {
-        "exact, dealt by cost": (build(arguments.overrides, alone), nullcontext),
-        "exact, dealt by count": (build(arguments.overrides, alone), by_count),
-        "fast": (build([*arguments.overrides, "mesh.reduction=fast"], alone), nullcontext),
+        "exact, dealt by cost": (build([], alone), nullcontext),
+        "exact, dealt by count": (build([], alone), by_count),
+        "fast": (build(["mesh.reduction=fast"], alone), nullcontext),
     }
     if alone.world % 2 == 0:
         pairs = share_batches(alone, 2)
-        variants["mesh.data=2"] = build(arguments.overrides, pairs), nullcontext
-        local = [*arguments.overrides, "mesh.norm=local"]
-        variants["mesh.data=2, local norms"] = build(local, pairs), nullcontext
+        variants["mesh.data=2"] = build([], pairs), nullcontext
+        local = build(["mesh.norm=local"], pairs)
+        variants["mesh.data=2, local norms"] = local, nullcontext
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     idle: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(arguments.rounds + 1):

@@ -15,14 +15,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from on_noise import search_on_noise
 
-from daas_dist import config as configuration
-from daas_dist.data import Images
 from daas_dist.mesh import Mesh, reduced_bytes
-from daas_dist.models.sync_norm import synchronise
-from daas_dist.rng import stream
-from daas_dist.run import build_network
-from daas_dist.search import Search, SearchData
 
 GRIDS = [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2), (1, 4), (1, 8), (4, 2), (4, 4), (8, 4)]
 GRIDS += [(4, 8), (8, 8), (16, 4)]
@@ -46,35 +41,18 @@ class NoOneElse:
         return "gloo"
 
 
-def noise(count: int, seed: int, channels: int) -> Images:
-    g = stream(seed, "noise")
-    pixels = torch.randint(256, (count, channels, 8, 8), generator=g, dtype=torch.uint8)
-    return Images(pixels, torch.randint(10, (count,), generator=g), tuple("0123456789"))
-
-
 def step_bytes(arch: int, data: int, overrides: list[str], steps: int) -> dict[str, float]:
     """Bytes a step by purpose, and "idle", the share of the time without an architecture."""
-    config = configuration.load(
-        ["stage=search_cifar10", "data.root=none", "search.warmup_epochs=0", *overrides]
-    )
     mesh = Mesh(world=arch * data, data=data)
-    network = build_network(config, 10)
-    parameters = sum(weight.numel() for weight in network.parameters())
-    if data > 1 and config.mesh.norm == "synchronised":
-        network = synchronise(network, mesh.statistics)
-    batch, channels = config.search.batch_size, config.data.channels
-    given = SearchData(
-        noise(steps * batch, 1, channels), noise(steps * batch, 2, channels),
-        [0.5] * channels, [0.3] * channels,
-    )  # fmt: skip
     with patch("daas_dist.mesh.dist", NoOneElse):
-        search = Search(config, given, network, mesh, torch.device("cpu"))
+        search = search_on_noise(overrides, mesh, 8, steps)
         for _ in range(steps):
             search.step()
     found: dict[str, float] = defaultdict(float)
     for purpose, each in mesh.traffic.take().items():
         found[purpose.partition(":")[0]] += each["bytes"] / steps
-    settings = config.search
+    parameters = sum(weight.numel() for weight in search.theta.values())
+    settings = search.config.search
     backwards = settings.architectures * (settings.policies_per_architecture + 1)
     backwards += 0 if settings.reuse_gradients else settings.weight_architectures
     found["DDP"] = reduced_bytes(arch * data, torch.empty(parameters, device="meta"))
