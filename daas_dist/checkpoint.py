@@ -26,6 +26,8 @@ import torch
 
 from .runlog import sync_folder, write_synced, write_text
 
+UNREADABLE = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)
+"""What a disk says of a file that it has and does not give."""
 SCHEMA = 1
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"step_(\d{8,})")
@@ -55,7 +57,7 @@ def save(
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     final = _folder(root, step)
-    if final.exists() and not _is_whole(root, step):
+    if os.path.lexists(final) and not _is_whole(root, step):
         _quarantine(final)
     if not final.exists():
         temporary = root / f".tmp-{step}-{uuid.uuid4().hex}"
@@ -108,7 +110,7 @@ def steps(root: Path | str) -> list[int]:
     root = Path(root)
     if not root.is_dir():
         return []
-    matches = (FOLDER.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+    matches = (FOLDER.fullmatch(path.name) for path in root.iterdir())
     return sorted(int(match[1]) for match in matches if match)
 
 
@@ -170,7 +172,7 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
 def _verified(folder: Path, step: int) -> dict[str, bytes]:
     """The bytes of every file, after they were compared with the manifest: what is checked is used.
 
-    DamagedCheckpoint names the file. Where reading is not permitted the error stays an OSError.
+    DamagedCheckpoint names the file.
     """
     try:
         text = (folder / MANIFEST).read_bytes()
@@ -181,9 +183,9 @@ def _verified(folder: Path, step: int) -> dict[str, bytes]:
     except ValueError as error:
         raise DamagedCheckpoint(f"{folder}: {MANIFEST} is damaged ({error})") from error
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in UNREADABLE:
             raise
-        raise DamagedCheckpoint(f"{folder}: the disk cannot read it ({error})") from error
+        raise DamagedCheckpoint(f"{folder}: it cannot be read ({error})") from error
     for name, data in contents.items():
         expected = manifest["files"][name]
         if len(data) != expected["bytes"]:
@@ -243,13 +245,21 @@ def _retain(root: Path, sacred: set[int], keep: int) -> None:
             # By rename first: a kill must not leave half a checkpoint under a good name.
             trash = root / f".trash-{uuid.uuid4().hex}"
             folder.rename(trash)
-            shutil.rmtree(trash)
+            _remove(trash)
 
 
 def _sweep(root: Path) -> None:
     """What killed processes left behind."""
     for name in os.listdir(root):
         if name.startswith((".tmp-", ".trash-")):
-            shutil.rmtree(root / name)
+            _remove(root / name)
         if name.startswith(".LATEST.tmp-"):
             (root / name).unlink()
+
+
+def _remove(path: Path) -> None:
+    """A folder, or what stands in the place of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +102,6 @@ def test_nothing_saved_is_none(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "nowhere", warn=unexpected) is None
     (tmp_path / ".tmp-7-abc").mkdir()
     (tmp_path / "step_x").mkdir()
-    (tmp_path / "step_00000007").write_text("a file")
     assert load_newest(tmp_path, warn=unexpected) is None
 
 
@@ -234,6 +235,51 @@ def test_a_whole_checkpoint_that_cannot_be_loaded_here_stays(
         patch.setattr(checkpoint, "SCHEMA", 2)
         load_newest(tmp_path, warn=unexpected)
     assert_is_of(5, load_newest(tmp_path, warn=unexpected))
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("what is this?")
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("replace", [a_file, a_link_to_nowhere])
+def test_what_is_no_folder_is_set_aside_and_retired(
+    replace: Callable[[Path], None], tmp_path: Path
+) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), keep=3)
+    replace(tmp_path / "step_00000003")
+    warned: list[str] = []
+    assert_is_of(2, load_newest(tmp_path, warn=warned.append))
+    assert "step_00000003" in warned[0] and "step_00000003.corrupt" in names(tmp_path)
+    replace(tmp_path / "step_00000001")
+    save(tmp_path, 3, state(3), keep=1)
+    assert steps(tmp_path) == [3]
+
+
+def test_an_unreadable_folder_is_set_aside() -> None:
+    """As a user who is not root, who reads everything."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "checkpoints"
+        for step in (1, 2):
+            save(root, step, state(step), keep=2)
+        for path in (Path(name), *Path(name).rglob("*")):
+            os.chown(path, 65534 if os.geteuid() == 0 else -1, -1)
+        (root / "step_00000002").chmod(0)
+        own, warned = os.geteuid(), list[str]()
+        try:
+            os.seteuid(65534 if own == 0 else own)
+            assert_is_of(1, load_newest(root, warn=warned.append))
+        finally:
+            os.seteuid(own)
+        assert "step_00000002: it cannot be read" in warned[0]
+        assert "step_00000002.corrupt" in names(root)
+        (root / "step_00000002.corrupt").chmod(0o700)
 
 
 # ---------------------------------------------------------------- retention
