@@ -71,7 +71,11 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     mesh = connect(device if exchanges else "cpu", patience)
     with _leaving(mesh), ExitStack() as held:
         if exchanges:
-            mesh = share_batches(mesh, _data_ranks(config, mesh.world), patience)
+            search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", mesh.world))
+            data = choose_data(
+                config.mesh, mesh.world, node, search.architectures, search.batch_size
+            )
+            mesh = share_batches(mesh, data, patience)
         stop = held.enter_context(Stop())
         log: RunLog | None = None
         lock: Lock | None = None
@@ -108,14 +112,6 @@ def _leaving(mesh: Mesh) -> Generator[None]:
         mesh.close()
         raise
     mesh.close()
-
-
-def _data_ranks(config: Config, world: int) -> int:
-    search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    architectures = search.architectures
-    if search.target != "policy" and not search.reuse_gradients:
-        architectures = max(architectures, search.weight_architectures)
-    return choose_data(config.mesh, world, node, architectures, search.batch_size)
 
 
 def _choose_device(name: str) -> str:

@@ -286,12 +286,12 @@ def choose_data(
     """How many ranks share a batch. ConfigError where the numbers do not go together.
 
     node: ranks a node. With neither number given, the fewest ranks, inside a node, that leave no
-    rank without one of a step's architectures.
+    rank without one of the architectures of a step's search terms; if none do, the most.
     """
     ranks = f"{world} ranks ({world // node} nodes × {node})" if node < world else f"{world} ranks"
     arch, data = wanted.arch, wanted.data
     if arch is None and data is None:
-        fits = [d for d in range(1, node + 1) if node % d == 0 and batch_size % d == 0]
+        fits = [d for d in range(1, node + 1) if not (node % d or world % d or batch_size % d)]
         return next((d for d in fits if world // d <= architectures), fits[-1])
     if data is None:
         data = world // arch if arch and world % arch == 0 else 0

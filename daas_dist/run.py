@@ -78,7 +78,7 @@ def _warn_of_idle_ranks(config: Config, job: Job) -> None:
     if idle > 0 and job.log is not None:
         message = (
             f"{idle * job.mesh.data} of {job.mesh.world} ranks have no architecture in a step of "
-            "the search; mesh.data=null lets ranks share a batch"
+            "the search; mesh.data above 1 (or null) lets ranks share a batch"
         )
         print(message, file=sys.stderr)
         job.log.event("warning", message=message)

@@ -151,6 +151,7 @@ def wanted(arch: int | None, data: int | None) -> schema.Mesh:
         (None, None, 32, 8, 8),  # 4 x 8
         (None, None, 64, 4, 4),  # no more than a node
         (None, None, 6, 3, 1),  # 3 does not divide a batch of 64: 6 ranks, one of them idle
+        (None, None, 9, 4, 1),  # nodes of 4, 4 and 1
     ],
 )
 def test_the_grid_is_as_asked_or_leaves_no_rank_idle(
