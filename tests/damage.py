@@ -1,6 +1,7 @@
 """What a disk does to a file, and more."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -32,3 +33,13 @@ def empty(path: Path) -> None:
 
 def lengthen(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("what is this?")
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
