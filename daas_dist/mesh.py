@@ -288,7 +288,8 @@ def choose_data(
     node: ranks a node. With neither number given, the fewest ranks, inside a node, that leave no
     rank without one of the architectures of a step's search terms; if none do, the most.
     """
-    ranks = f"{world} ranks ({world // node} nodes × {node})" if node < world else f"{world} ranks"
+    ranks = "1 rank" if world == 1 else f"{world} ranks"
+    ranks += f" ({world // node} nodes × {node})" if node < world else ""
     arch, data = wanted.arch, wanted.data
     if arch is None and data is None:
         fits = [d for d in range(1, node + 1) if not (node % d or world % d or batch_size % d)]
