@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torture
 from damage import flip_middle, truncate
 from whole_runs import needs_fashion_mnist
 
-from daas_dist import checkpoint, stopping
+from daas_dist import checkpoint
 from daas_dist import config as configuration
 from daas_dist.run import run_search
 from daas_dist.runlog import read_events
@@ -40,13 +41,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def stopping_step(run: Search) -> str:
         if run.state.step == LAST - 1:
-            (run_dir / stopping.FILE).touch()
+            signal.raise_signal(signal.SIGUSR2)
         return step(run)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Search, "step", stopping_step)
         search(run_dir)
-    (run_dir / stopping.FILE).unlink()
     assert checkpoint.steps(run_dir / "checkpoints")[-2:] == [LAST - 1, LAST]
     return run_dir
 
