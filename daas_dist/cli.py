@@ -1,81 +1,93 @@
-"""The command `daas`: run | report | watch | explain."""
+"""The command `daas`: run | report | watch | explain | doctor."""
 
 import errno
 import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daas_dist import config, explain, report, watch
+from daas_dist import config, doctor, explain, report, watch
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
 from daas_dist.space import KINDS, Genotype
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas report RUN…
        daas watch RUN
-       daas explain KEY | stage=NAME"""
+       daas explain KEY | stage=NAME
+       daas doctor [--json] [stage=NAME key=value …]"""
+
+FAILED = 1
+WRONG = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done or stopped, 1 failed, 2 a wrong call or value, else as in faults.py."""
+    """Exit status: 0 done or stopped, FAILED, WRONG (a call or a value), else as in faults.py."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in ("run", "report", "watch", "explain"):
+    if not words:
         print(USAGE, file=sys.stderr)
-        return 2
+        return WRONG
     command, rest = words[0], words[1:]
     if command == "explain":
         return explain.main(rest)
+    if command == "doctor":
+        return doctor.main(rest)
     if command == "watch" and len(rest) == 1:
         return watch.main(Path(rest[0]))
+    if command == "run":
+        return attempt(command, lambda: run(config.load(rest)))[0]
+    if command == "report" and rest:
+        return attempt(command, lambda: print(report.write([Path(name) for name in rest])))[0]
+    print(USAGE, file=sys.stderr)
+    return WRONG
+
+
+def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
+    """(exit status, what was wrong): one line on stderr, and no traceback where a person or the
+    machine is at fault. On several ranks it is told once for each host, or once."""
     try:
-        if command == "report" and rest:
-            print(report.write([Path(name) for name in rest]))
-            return 0
-        if command == "run":
-            return _run(config.load(rest))
+        task()
+        return 0, ""
     except Refused:
-        return 2
+        return WRONG, ""  # rank 0 says why
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # a wrong value or file: once for each host
             print(f"daas {command}: {error}", file=sys.stderr)
-        return 2
+        return WRONG, str(error)
     except FloatingPointError as error:
         if _leads():  # every rank has seen the same number
             print(f"daas {command}: {error}", file=sys.stderr)
-        return 1
+        return FAILED, str(error)
     except (MemoryError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "; free some, the last good checkpoint stands and the same command goes on"
-        said = str(error) or "no memory left"  # Python's own error is without words
-        print(f"daas {command}: {said}{hint if full else ''}", file=sys.stderr)
-        return 1
+        said = (str(error) or "no memory left") + (hint if full else "")  # Python's has no words
+        print(f"daas {command}: {said}", file=sys.stderr)
+        return FAILED, said
     except PeerLost as error:
         print(f"daas {command}: {error}", file=sys.stderr)
-        return PEER_LOST
-    print(USAGE, file=sys.stderr)
-    return 2
+        return PEER_LOST, str(error)
 
 
-def _run(settings: config.Config) -> int:
+def run(settings: config.Config) -> None:
+    """A search or a training, to its end or until it is stopped, and what it found in words."""
     # Only here: torch.distributed and the networks take seconds to import.
     from daas_dist.run import run_search
     from daas_dist.train import run_training
 
     run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
     if not _leads():
-        return 0
+        return
     if not (run_dir / "DONE").exists():
         print(f"stopped; the same command with run_dir={run_dir} goes on")
-        return 0
+        return
     if settings.kind == "search":
         _tell_found(json.loads((run_dir / "result.json").read_text()))
     else:
         _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
     print(report.write([run_dir]))
-    return 0
 
 
 def _leads() -> bool:

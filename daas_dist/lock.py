@@ -32,7 +32,7 @@ class Lock:
         self._owner = {
             "host": platform.node(),
             "pid": os.getpid(),
-            "started": _started(os.getpid()),
+            "started": started(os.getpid()),
             "token": uuid.uuid4().hex,
         }
         self._end = threading.Event()
@@ -74,7 +74,7 @@ class Lock:
         if owner is None:
             return
         if owner["host"] == self._owner["host"]:
-            dead = _started(owner["pid"]) != owner["started"]
+            dead = started(owner["pid"]) != owner["started"]
         else:
             until = time.monotonic() + self._dead
             while self._touched() == touched and time.monotonic() < until:
@@ -130,7 +130,20 @@ class Lock:
             return 0
 
 
-def _started(pid: int) -> str | None:
+def held(run_dir: Path) -> bool:
+    """Whether a job is at work there, as far as can be seen at a glance: its owner lives on this
+    host, or touched the file lately from another."""
+    path = run_dir / FILE
+    try:
+        owner, touched = json.loads(path.read_text()), path.stat().st_mtime
+    except (FileNotFoundError, ValueError):
+        return False
+    if owner["host"] == platform.node():
+        return started(owner["pid"]) == owner["started"]
+    return time.time() - touched < DEAD
+
+
+def started(pid: int) -> str | None:
     """When a process of this host began, so that a number used again is not mistaken; None if it
     is not there. Where there is no /proc a living process counts as the same."""
     try:

@@ -263,6 +263,8 @@ def connect(device: str, patience: timedelta | None = None) -> Mesh:
     local_rank = int(os.environ["LOCAL_RANK"])
     backend = "nccl" if device == "cuda" else "gloo"
     if device == "cuda":
+        # A cluster may show every rank a GPU of its own, and no other.
+        local_rank %= torch.cuda.device_count()
         torch.cuda.set_device(local_rank)
     dist.init_process_group(backend, timeout=patience)
     return Mesh(dist.get_rank(), dist.get_world_size(), local_rank)

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from daas_dist.board import Board
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
-ENDINGS = ("DONE", "FAILED")
+ENDINGS = ("DONE", "FAILED", "STALLED")
+
+CODE = "checkout.json"
+"""Beside a copy of the code: which checkout it was copied from."""
 
 PACKAGES = ("torchvision", "numpy", "pillow", "hydra-core", "submitit", "daas-dist")
 """Distributions whose versions provenance records, beside python, torch and cuda."""
@@ -83,11 +84,11 @@ class RunLog:
         if len(kept) < len(records):
             write_text(path, "".join(_line(record) for record in kept))
 
-    def finish(self, ending: Literal["DONE", "FAILED"], reason: str = "") -> None:
-        """Write the file DONE or FAILED, which holds the reason, and the event."""
+    def finish(self, ending: Literal["DONE", "FAILED", "STALLED"], reason: str = "") -> None:
+        """Write the file DONE, FAILED or STALLED, which holds the reason, and the event."""
         if ending not in ENDINGS:
             raise ValueError(f"a run ends as one of {ENDINGS}, not as {ending!r}")
-        name = "finished" if ending == "DONE" else "failed"
+        name = {"DONE": "finished", "FAILED": "failed", "STALLED": "stalled"}[ending]
         self.event(name, **({"reason": reason} if reason else {}))
         self._forget_ending()
         write_text(self.run_dir / ending, f"{reason}\n" if reason else "")
@@ -218,8 +219,10 @@ def sync_folder(path: Path) -> None:
 
 def provenance(command: Sequence[str], device: str, data_digest: str) -> dict[str, Any]:
     """Enough to say later which code, on what, made this. commit is None outside a git checkout."""
+    import torch  # takes seconds, and who only writes lines has no use for it
+
     return {
-        **_checkout(Path(__file__).resolve()),
+        **checkout(Path(__file__).resolve().parent),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -241,20 +244,23 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _checkout(source: Path) -> dict[str, Any]:
-    """commit, dirty and diff_sha256 of the checkout that this file belongs to.
+def checkout(package: Path) -> dict[str, Any]:
+    """commit, dirty and diff_sha256 of the checkout that a package is in, or was copied from.
 
     diff_sha256 is over the difference from the commit and the names of files git does not know.
     """
-    git = _git_in(source.parent)
+    copied = package.with_name(CODE)
+    if copied.exists():
+        return json.loads(copied.read_text())
+    git = _git_in(package)
     commit = git("rev-parse", "HEAD")
     # A copy installed inside somebody else's checkout (.venv) is ignored there, and not its code.
-    if commit is None or git("check-ignore", str(source)) is not None:
+    if commit is None or git("check-ignore", str(package)) is not None:
         return {"commit": None, "dirty": False, "diff_sha256": None}
     status = git("status", "--porcelain")
     difference = git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
     if status is None or difference is None:
-        raise RuntimeError(f"git knows the commit of {source.parent}, but not its state")
+        raise RuntimeError(f"git knows the commit of {package}, but not its state")
     dirty = bool(status)
     digest = hashlib.sha256(status + difference).hexdigest() if dirty else None
     return {"commit": commit.decode().strip(), "dirty": dirty, "diff_sha256": digest}

@@ -241,6 +241,7 @@ class Policy:
 @dataclass(kw_only=True, slots=True)
 class Train:
     result: str | None
+    policy_result: str | None
     compare: list[str]
     seeds: list[int]
     epochs: int
@@ -260,6 +261,9 @@ class Train:
         for row in self.compare:
             if row not in rows:
                 refuse("train.compare", self.compare, "a list of some of " + ", ".join(rows))
+        if self.policy_result is not None and self.result is None:
+            wanted = "null, as train.result is null: it stands in for that one's policy"
+            refuse("train.policy_result", self.policy_result, wanted)
         _check(self, "train", DISTINCT, "compare", "seeds")
         _check(self, "train", SEEDS, "seeds")
         _check(self, "train", COUNT, "epochs", "batch_size", "channels")

@@ -15,7 +15,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 FILE = "STOP"
 """Its presence in a run directory stops the run, and keeps it from starting again."""
 
-REASONS = ("", *(number.name for number in SIGNALS), f"the file {FILE}", "stop_after_minutes")
+OWN_TIME = "stop_after_minutes"
+TIME_LIMIT = "the time limit"
+REASONS = ("", *(number.name for number in SIGNALS), f"the file {FILE}", OWN_TIME, TIME_LIMIT)
 """Why, as an index that ranks can compare; 0 is not asked."""
 
 LOOKS = 1.0
@@ -26,6 +28,18 @@ IMPATIENCE = 3.0
 terminal and torchrun both deliver the first."""
 
 
+GUARD = 60.0
+"""Seconds before the end of an allocation of the cluster at which a run stops by itself, or
+GUARD_SHARE of what is left of it where that is less."""
+GUARD_SHARE = 0.1
+
+
+def allocation_left() -> float | None:
+    """Seconds until Slurm takes the machine back; None where it never does, or this is none."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(end) - time.time() if end else None
+
+
 class Stop:
     """Listens while entered. One a process."""
 
@@ -34,12 +48,14 @@ class Stop:
         self._reason = 0
         self._first = clock()
         self._file: Path | None = None
-        self._deadline = float("inf")
+        self._deadlines: dict[str, float] = {}
         self._looked = -float("inf")
 
     def __enter__(self) -> "Stop":
         self._process = os.getpid()
         self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+        # A launcher holds back what comes earlier (launch/job.py).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,13 +66,18 @@ class Stop:
         """Look for the file there, and at the clock from now on."""
         self._file = run_dir / FILE
         if after_minutes is not None:
-            self._deadline = self._clock() + 60 * after_minutes
+            self._deadlines[OWN_TIME] = self._clock() + 60 * after_minutes
+        left = allocation_left()
+        if left is not None:
+            # A cluster that sends a signal ahead sends it earlier than this.
+            self._deadlines[TIME_LIMIT] = self._clock() + left - min(GUARD, GUARD_SHARE * left)
 
     def asked(self) -> int:
         """Why this rank would stop, an index of REASONS; 0 if nothing asked it to."""
         now = self._clock()
-        if not self._reason and now >= self._deadline:
-            self._reason = REASONS.index("stop_after_minutes")
+        for reason, deadline in self._deadlines.items():
+            if not self._reason and now >= deadline:
+                self._reason = REASONS.index(reason)
         if not self._reason and self._file is not None and now - self._looked >= LOOKS:
             self._looked = now
             if self._file.exists():

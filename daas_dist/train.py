@@ -64,7 +64,7 @@ def run_training(config: Config) -> Path:
     or after its last complete epoch if it was killed.
     """
     # A wrong file fails here, before anything is written.
-    searched = None if config.train.result is None else read(config.train.result)
+    searched = _found(config)
     with at_work(config, exchanges=False) as job:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))
@@ -92,6 +92,16 @@ def run_training(config: Config) -> Path:
             else:
                 job.log.event("stopped", reason=REASONS[why])
         return job.run_dir
+
+
+def _found(config: Config) -> dict[str, Any] | None:
+    """What the found rows train: train.result, with the policy of train.policy_result if given."""
+    if config.train.result is None:
+        return None
+    searched = read(config.train.result)
+    if config.train.policy_result is not None:
+        searched["policy"] = read(config.train.policy_result)["policy"]
+    return searched
 
 
 def _keep(searched: dict[str, Any], run_dir: Path) -> None:
@@ -295,7 +305,7 @@ def _network(config: Config, data: DataSet, row: Row) -> Network:
 def _augmentation(config: Config, policy: str) -> Augmentation:
     """What a policy adds to crop, flip and cutout: nothing for "default" and "none"."""
     if policy == "found":
-        return load_policy(Path(str(config.train.result))).apply
+        return load_policy(Path(str(config.train.policy_result or config.train.result))).apply
     if policy in ("default", "none"):
         return lambda images_u8, _: images_u8
     baselines = {"trivial_augment": v2.TrivialAugmentWide, "rand_augment": v2.RandAugment}

@@ -38,6 +38,7 @@ def test_every_stage_composes_under_every_preset(stage: str, preset: str) -> Non
 def test_the_groups_on_disk_are_the_known_ones() -> None:
     assert {path.name for path in door.directory().iterdir()} == {
         *("stage", "data", "model", "preset"),
+        *("cluster", "experiment"),  # of launch/, and no part of a Config
         "config.yaml",
     }
     assert set(STAGES) >= set(NEEDS) | {"search_fashion", "search_cifar10", "search_cifar100"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
-    {"augment", "space", "rng", "board", "schedules", "stopping", "faults", "lock"},
+    {"augment", "space", "rng", "board", "schedules", "stopping", "faults", "lock", "slurm"},
     {"policy"},
     {"daas", "transform"},
     {"estimators", "per_image", "finite"},
@@ -15,7 +15,7 @@ FLOORS = [
     {"telemetry", "dataset", "job"},
     {"state"},
     {"report", "watch", "search", "explain"},
-    {"findings"},
+    {"findings", "doctor"},
     {"run"},
     {"train"},
     {"cli"},

@@ -15,7 +15,8 @@ Row = dict[str, Any]
 
 MARKS = ("config.yaml", "metrics.jsonl", "result.json", "comparison.json", "trainings")
 """A directory that holds any of these is a run."""
-STATES = {"DONE": "finished", "FAILED": "failed"}
+STATES = {"DONE": "finished", "FAILED": "failed", "STALLED": "failed"}
+"""By the file that a run ends with."""
 ENDED = frozenset(STATES.values())
 SCHEMA = 1
 
@@ -29,13 +30,13 @@ def require_run(path: Path) -> None:
 
 
 def state(path: Path, events: list[Row]) -> str:
-    """ "finished", "failed" (by the files DONE and FAILED), "stopped" (by the last event that says
+    """ "finished", "failed" (by the files of STATES), "stopped" (by the last event that says
     anything about it) or "in progress"."""
     for file, word in STATES.items():
         if (path / file).exists():
             return word
     moves = [each["event"] for each in events if each["event"] not in ("warning", "checkpointed")]
-    return "stopped" if moves[-1:] == ["stopped"] else "in progress"
+    return "stopped" if moves[-1:] in (["stopped"], ["cancelled"]) else "in progress"
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
@@ -177,6 +178,7 @@ def details(event: Row) -> str:
 
 
 def _reason(path: Path, events: list[Row]) -> str:
-    written = (path / "FAILED").read_text(encoding="utf-8", errors="replace").strip()
-    failures = [event for event in events if event["event"] == "failed"]
+    file = next(path / name for name in ("FAILED", "STALLED") if (path / name).exists())
+    written = file.read_text(encoding="utf-8", errors="replace").strip()
+    failures = [event for event in events if event["event"] in ("failed", "stalled")]
     return written or (details(failures[-1]) if failures else "")

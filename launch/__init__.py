@@ -1,0 +1,14 @@
+"""Submitting runs to a cluster, or to this machine, and looking after them.
+
+submit.py      the command
+resources.py   what to ask of the cluster: configs/cluster/<name>.yaml and the flags
+plan.py        which runs: one, seeds, chains, experiments
+rundir.py      a run directory, made before anything is submitted: configuration and code frozen
+estimate.py    what a run will cost, as far as can be known
+executors.py   Slurm (by submitit), or this machine
+local.py       the runs of a submission one after the other, on this machine
+job.py         on the node: what each rank does
+attempt.py     on the node, around the ranks: does it start, does it come back
+jobs.py        status, logs, cancel, resume, list
+table.py       the table over the runs of an experiment
+"""

@@ -1,0 +1,193 @@
+"""On the node, around the ranks: may the run start, and does it come back?
+
+    python -m launch.attempt before RUN_DIR…          0: start; else a line why not
+    python -m launch.attempt after STATUS RUN_DIR…    0: the run is finished
+
+`before` prints when the job's time ends, where it does, in seconds since 1970.
+
+Of several run directories, those of a job array, the task's is taken. Starts in a quarter of a
+second, as a preempted job may have few left.
+
+A run comes back after a preemption, at its time limit, and where ranks or a node died; not where it
+was cancelled, nor where it failed by its own fault (FAILED), nor where it died LIVES times in a row
+without a new checkpoint (STALLED).
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from daas_dist import slurm, stopping
+from daas_dist.report.record import read_rows
+from daas_dist.runlog import RunLog
+from daas_dist.slurm import JobState, SlurmError
+
+LIVES = 3
+STEP = re.compile(r"step_(\d+)")
+REFUSED = 1
+STOPPED = 5
+"""The job's exit status where it did not finish: whatever waits for its result does not start."""
+
+
+def before(run_dir: Path) -> int:
+    """Note a start. 0, or a status with the reason on stderr."""
+    if (run_dir / "DONE").exists():
+        return _refuse(f"{run_dir} is finished already")
+    if (run_dir / stopping.FILE).exists():
+        return _refuse(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
+    log, position = RunLog(run_dir), progress(run_dir)
+    if deaths(_events(run_dir), position) >= LIVES:
+        return _stall(log, position, "the last start left no word")
+    job = _asked(slurm.job_id())
+    log.event("attempt", position=position, **_where(job))
+    if job is not None and job.ends is not None:
+        print(int(job.ends))
+    return 0
+
+
+def after(run_dir: Path, status: int) -> str:
+    """How an attempt ended: done | failed | stalled | cancelled | stopped | again.
+
+    "again" is a run that shall come back: its job was put back into Slurm's queue, or it is to the
+    caller to start it. What happened stands in events.jsonl.
+    """
+    log, job = RunLog(run_dir), _asked(slurm.job_id())
+    if (run_dir / "DONE").exists():
+        return "done"
+    if (run_dir / "FAILED").exists():
+        return "failed"
+    cause = why_ended(_events(run_dir), job, status)
+    if cause in ("cancelled", "stopped"):
+        log.event(cause)
+        return cause
+    if cause == "died":
+        log.event("died", status=status)
+        position = progress(run_dir)
+        if deaths(_events(run_dir), position) >= LIVES:
+            _stall(log, position, f"status {status}")
+            return "stalled"
+    if job is not None:
+        try:
+            slurm.requeue(job.id)
+        except SlurmError as error:
+            log.event("warning", message=f"not requeued ({error}); `submit.py resume {run_dir}`")
+            return "stopped"
+    log.event("requeued", cause=cause)
+    return "again"
+
+
+def why_ended(events: Sequence[dict[str, Any]], job: JobState | None, status: int) -> str:
+    """preempted | time limit | signalled | cancelled | stopped | died.
+
+    Slurm's own word first: it also knows of a job that was killed before it could speak.
+    """
+    reason = _stopped_by(events)
+    if job is not None and job.preempted:
+        return "preempted"
+    if reason == stopping.TIME_LIMIT or (job is not None and job.at_its_limit):
+        return "time limit"
+    if reason == "SIGUSR2":
+        return "signalled"
+    if reason == stopping.OWN_TIME:
+        return "stopped"
+    if reason:
+        return "cancelled"  # SIGTERM, SIGINT, the file STOP
+    ending = job is not None and job.state in ("COMPLETING", "CANCELLED")
+    return "cancelled" if ending else "died"
+
+
+def deaths(events: Sequence[dict[str, Any]], position: int) -> int:
+    """How many starts in a row died at this position. One that left no word, as its node was lost,
+    counts; one that was preempted, stopped or met its limit neither counts nor ends the row."""
+    count, ended = 0, ""
+    for event in reversed(events):
+        name = event["event"]
+        if name == "resubmitted":
+            break
+        if name in ("died", "cancelled", "stopped", "requeued"):
+            # A death that is requeued is followed by that event: the earlier one is its cause.
+            ended = name if name == "died" or not ended else ended
+        elif name == "attempt":
+            if event["position"] != position:
+                break
+            count += ended in ("", "died")
+            ended = ""
+    return count
+
+
+def progress(run_dir: Path) -> int:
+    """The steps that checkpoints hold, a search's or all trainings' together."""
+    total = 0
+    for folder in (run_dir, *(run_dir / "trainings").glob("*")):
+        names = (STEP.fullmatch(path.name) for path in (folder / "checkpoints").glob("step_*"))
+        total += max((int(found.group(1)) for found in names if found), default=0)
+    return total
+
+
+def _stopped_by(events: Sequence[dict[str, Any]]) -> str:
+    """Why the ranks of the last attempt saved and left; "" if they did not say."""
+    for event in reversed(events):
+        if event["event"] == "attempt":
+            return ""
+        if event["event"] == "stopped" and "reason" in event:
+            return str(event["reason"])
+    return ""
+
+
+def _stall(log: RunLog, position: int, last: str) -> int:
+    log.finish(
+        "STALLED",
+        f"{LIVES} starts in a row died at step {position} without a new checkpoint; the last: "
+        f"{last}. Its log tells why; `submit.py resume {log.run_dir}` tries again",
+    )
+    return _refuse((log.run_dir / "STALLED").read_text().strip())
+
+
+def _refuse(why: str) -> int:
+    print(why, file=sys.stderr)
+    return REFUSED
+
+
+def _events(run_dir: Path) -> list[dict[str, Any]]:
+    return read_rows(run_dir / "events.jsonl")[0]
+
+
+def _asked(identifier: str | None) -> JobState | None:
+    """What Slurm says of a job; None where this is none, or Slurm cannot say."""
+    if identifier is None:
+        return None
+    try:
+        return slurm.job(identifier)
+    except SlurmError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _where(job: JobState | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"host": os.environ.get("SLURMD_NODENAME") or os.uname().nodename}
+    if job is not None:
+        told |= {"job": job.id, "nodes": os.environ.get("SLURM_JOB_NODELIST"),
+                 "restart": job.restarts}  # fmt: skip
+        if job.ends is not None:
+            told["minutes"] = round((job.ends - time.time()) / 60, 1)
+    return told
+
+
+def _mine(run_dirs: Sequence[str]) -> Path:
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return Path(run_dirs[int(task) if task and len(run_dirs) > 1 else 0])
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments[0] == "before":
+        return before(_mine(arguments[1:]))
+    verdict = after(_mine(arguments[2:]), int(arguments[1]))
+    return {"done": 0, "again": 0, "failed": 1, "stalled": 1}.get(verdict, STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""What a run will cost: passes, time and disk, as far as can be known before it starts."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError
+from daas_dist.report.record import read_rows
+
+GPU_DAYS = {"search_cifar10": 1.0, "search_cifar100": 1.0}
+"""Paper Table 2, on an NVIDIA 2080 Ti."""
+SAME = ("seed", "search.log_every", "search.checkpoint_every", "stage")
+"""Keys that do not change what a step costs."""
+LOGS_BYTES = 100 * 2**20
+STATES = 3
+"""What a checkpoint holds, in networks: weights, momentum, and a mean of gradients or buffers."""
+
+
+def passes(config: Config) -> str:
+    """Forward-backward passes of a step of the search, in words."""
+    search = config.search
+    if config.kind != "search":
+        return "1 a step"
+    weights = 0 if search.reuse_gradients else search.weight_architectures
+    each = search.policies_per_architecture + 1
+    joint = f"{search.architectures} architectures × {each}"
+    if search.estimator not in ("paper", "leave_one_out"):
+        joint = f"{search.architectures} architectures × (2, and forward-mode passes)"
+    return f"{joint} + {weights} for the weights"
+
+
+def hours(config: Config, near: Path) -> str:
+    """How long, and where that is from: an earlier run of the same configuration, or the paper."""
+    seconds = _seconds_before(config, near)
+    if seconds is not None:
+        return f"about {seconds / 3600:.1f} h, as an earlier run below {near} took"
+    if config.stage in GPU_DAYS and not _changed(config):
+        return f"{GPU_DAYS[config.stage]:g} day on one 2080 Ti (paper Table 2)"
+    return "not known: no earlier run of this configuration; `status` tells after two lines"
+
+
+def disk(config: Config) -> int:
+    """Bytes that a run needs: the checkpoints that it keeps, one that is being written, logs."""
+    import torch  # takes seconds
+
+    from daas_dist.models.network import Network
+    from daas_dist.run import build_network
+    from daas_dist.space import random_genotype
+
+    classes = 1000  # at most, and nothing beside the rest
+    with torch.device("meta"):
+        if config.kind == "search" and config.model.name != "genotype":
+            network: torch.nn.Module = build_network(config, classes)
+        else:
+            genotype = random_genotype(torch.Generator())
+            train = config.train
+            network = Network(genotype, train.channels, train.cells, classes, 3, config.model.stem)
+    size = sum(each.numel() * each.element_size() for each in network.parameters())
+    rows = len(config.train.compare) * len(config.train.seeds) if config.kind == "train" else 1
+    return STATES * size * (config.search.keep_checkpoints + 2) * rows + LOGS_BYTES
+
+
+def _changed(config: Config) -> bool:
+    plain = configuration.load([f"stage={config.stage}"])
+    return any(key not in SAME for key in configuration.difference(plain, config))
+
+
+def _seconds_before(config: Config, near: Path) -> float | None:
+    """The median of earlier runs of the same configuration, whatever they ran on."""
+    found = [
+        seconds
+        for path in near.glob("**/config.yaml")
+        if len(path.relative_to(near).parts) <= 3 and (path.parent / "DONE").exists()
+        if (seconds := _took(config, path)) is not None
+    ]
+    return statistics.median(found) if found else None
+
+
+def _took(config: Config, path: Path) -> float | None:
+    try:
+        before = configuration.load_frozen(path)
+    except ConfigError:
+        return None  # of another version
+    if any(key not in SAME for key in configuration.difference(before, config)):
+        return None
+    times: Sequence[float] = [row["time"] for row in read_rows(path.parent / "events.jsonl")[0]]
+    return times[-1] - times[0] if len(times) > 1 else None

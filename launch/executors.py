@@ -1,0 +1,238 @@
+"""A plan's runs, handed to Slurm by submitit or to this machine. Run directories are there already.
+
+The runs of a group that wait for nothing are one job array; a run that needs others is a job of its
+own, which starts when they have finished (afterok) and is dropped when one of them fails.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor
+
+from daas_dist import config as configuration
+from daas_dist.runlog import write_json
+from launch import rundir
+from launch.job import Rank
+from launch.local import PLAN
+from launch.plan import Plan, Run
+from launch.resources import Resources
+from launch.table import Table
+
+WAIT = 120
+"""Seconds that srun leaves the other ranks once one has ended: rank 0 may be saving."""
+TABLE_MINUTES = 10
+
+
+def submit(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+    """Submit all of a plan, and write down in each run directory as what."""
+    if resources.kind == "slurm":
+        _to_slurm(plan, resources, code, cwd)
+    else:
+        _to_this_machine(plan, resources, code, cwd)
+
+
+# --- Slurm ---------------------------------------------------------------------------------------
+
+
+def _to_slurm(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+    ids: dict[str, str] = {}
+    for runs in _batches(plan.runs):
+        parents = [ids[name] for run in runs for name in run.after]
+        for run, identifier in zip(
+            runs, _submit(plan, runs, resources, code, cwd, parents), strict=True
+        ):
+            ids[run.name] = identifier
+            rundir.record(run.run_dir, _told(plan, run, resources, identifier, cwd))
+    if plan.table:
+        executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
+        executor.update_parameters(
+            **_parameters(f"table {plan.root.name}", resources, cwd, "afterany", ids.values())
+            | {"nodes": 1, "ntasks_per_node": 1, "time": TABLE_MINUTES, "gpus_per_node": None},
+            setup=_setup(resources, code),
+        )
+        executor.submit(Table(str(plan.root.absolute())))
+
+
+def _submit(
+    plan: Plan,
+    runs: Sequence[Run],
+    resources: Resources,
+    code: Path,
+    cwd: Path,
+    parents: Sequence[str],
+) -> list[str]:
+    """One job, or one array: the ids of its runs."""
+    executor = executor_for(plan, runs, resources, code, cwd, parents)
+    ranks = [Rank(str(run.run_dir.absolute())) for run in runs]
+    if len(ranks) == 1:
+        return [executor.submit(ranks[0]).job_id]
+    with executor.batch():
+        jobs = [executor.submit(rank) for rank in ranks]
+    return [job.job_id for job in jobs]
+
+
+def executor_for(
+    plan: Plan,
+    runs: Sequence[Run],
+    resources: Resources,
+    code: Path,
+    cwd: Path,
+    parents: Sequence[str],
+) -> SlurmExecutor:
+    """submitit's, for one job or one array. parents: the jobs that must finish before."""
+    executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
+    name = plan.root.name if runs[0].run_dir == plan.root else f"{plan.root.name}/{runs[0].group}"
+    directories = shlex.join(str(run.run_dir.absolute()) for run in runs)
+    around = f"{shlex.quote(sys.executable)} -m launch.attempt"
+    executor.update_parameters(
+        **_parameters(name, resources, cwd, "afterok", parents),
+        array_parallelism=resources.array_parallelism,
+        setup=[
+            *_setup(resources, code),
+            f"SLURM_JOB_END_TIME=$({around} before {directories}) || exit $?",
+            "export SLURM_JOB_END_TIME",
+            "trap : TERM  # bash waits for its ranks, which save, and goes on to the last line",
+        ],
+        # A dead rank ends the step, and the others do not wait for it.
+        srun_args=["--kill-on-bad-exit=1", f"--wait={WAIT}"],
+        teardown=[f"exec {around} after $? {directories}"],
+    )
+    return executor
+
+
+def _parameters(
+    name: str, resources: Resources, cwd: Path, kind: str, parents: Any
+) -> dict[str, Any]:
+    """submitit's names for them."""
+    parents = list(parents)
+    return {
+        "job_name": name,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.ranks,
+        "gpus_per_node": resources.gpus_per_node,
+        "cpus_per_task": resources.cpus_per_gpu,
+        "mem": resources.mem,
+        "time": resources.minutes,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "exclude": resources.exclude,
+        "signal_delay_s": resources.signal_seconds,
+        "stderr_to_stdout": True,
+        "dependency": f"{kind}:{':'.join(parents)}" if parents else None,
+        "additional_parameters": {
+            "requeue": True,
+            "chdir": str(cwd),
+            **({"kill-on-invalid-dep": "yes"} if parents else {}),
+        },
+    }
+
+
+def _setup(resources: Resources, code: Path) -> list[str]:
+    """The lines of a job's script before Python."""
+    return [
+        *resources.setup,
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        # srun does not inherit it since Slurm 22.05.
+        '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
+        "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
+    ]
+
+
+def script(plan: Plan, resources: Resources, cwd: Path) -> str:
+    """The sbatch files of a plan, as `submit` would write them; nothing is made."""
+    texts = []
+    for runs in _batches(plan.runs):
+        parents = [f"<{name}>" for run in runs for name in run.after]
+        code = plan.root.absolute() / "code"
+        executor = executor_for(plan, runs, resources, code, cwd, parents)
+        if len(runs) > 1:
+            executor.parameters["map_count"] = len(runs)
+        text = executor._make_submission_file_text(  # pyright: ignore[reportPrivateUsage]
+            executor._submitit_command_str,  # pyright: ignore[reportPrivateUsage]
+            "",
+        )
+        texts.append(text)
+    return "\n\n".join(texts)
+
+
+def test_only(text: str) -> str | None:
+    """What Slurm has against a script, None if it would take it."""
+    text = "\n".join(line for line in text.splitlines() if "--dependency" not in line)
+    done = subprocess.run(["sbatch", "--test-only"], input=text, text=True, capture_output=True)
+    said = done.stderr.strip().splitlines()
+    return None if done.returncode == 0 else said[-1] if said else f"status {done.returncode}"
+
+
+def _batches(runs: Sequence[Run]) -> list[list[Run]]:
+    """Arrays, and single jobs, in the order of the plan."""
+    batches: list[list[Run]] = []
+    for run in runs:
+        last = batches[-1] if batches else []
+        if last and not run.after and not last[0].after and last[0].group == run.group:
+            last.append(run)
+        else:
+            batches.append([run])
+    return batches
+
+
+# --- This machine --------------------------------------------------------------------------------
+
+
+def _to_this_machine(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+    """Write down what local.py shall run in turn, and start it."""
+    runs = [
+        {"name": r.name, "run_dir": str(r.run_dir.absolute()), "after": list(r.after)}
+        for r in plan.runs
+    ]
+    values = {"ranks": resources.ranks, "threads": resources.cpus_per_gpu, "table": plan.table}
+    write_json(plan.root / PLAN, {**values, "runs": runs})
+    for run in plan.runs:
+        rundir.record(run.run_dir, _told(plan, run, resources, "", cwd))
+    start_local(plan.root.absolute(), code, cwd, show=resources.kind == "debug")
+
+
+def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
+    """Run what is left of a plan on this machine; in the background unless it shall be shown."""
+    command = [sys.executable, "-m", "launch.local", str(root), *(["--show"] if show else [])]
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    if show:
+        status = subprocess.call(command, env=environment, cwd=cwd)
+        if status:
+            raise SystemExit(status)
+        return
+    with (root / rundir.LOGS / "local.log").open("ab") as log:
+        subprocess.Popen(
+            command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _told(plan: Plan, run: Run, resources: Resources, identifier: str, cwd: Path) -> dict[str, Any]:
+    return {
+        "cluster": resources.kind,
+        "id": identifier,
+        "name": run.name,
+        "plan": str(plan.root.absolute()),
+        "after": [str((plan.root / name).absolute()) for name in run.after],
+        "resources": asdict(resources),
+        "cwd": str(cwd),
+    }
+
+
+def submit_again(run_dir: Path, job: Mapping[str, Any], code: Path, parents: Sequence[str]) -> str:
+    """One run of Slurm's, as it was submitted before; its new job."""
+    config = configuration.load_frozen(run_dir / rundir.CONFIG)
+    run = Run(job["name"], job["name"], run_dir, config)
+    plan = Plan(Path(job["plan"]), job["name"], (run,))
+    resources, cwd = Resources(**job["resources"]), Path(job["cwd"])
+    [identifier] = _submit(plan, [run], resources, code, cwd, parents)
+    rundir.record(run_dir, {**job, "id": identifier})
+    return identifier

@@ -1,0 +1,172 @@
+"""What each rank of a job does. It is given the run directory, and nothing else: the configuration
+is the frozen one, and the state is what the newest whole checkpoint has.
+
+    python -m launch.job RUN_DIR    under srun or torchrun, or as one process
+"""
+
+import fcntl
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from daas_dist import cli, config, slurm, stopping
+from daas_dist.report.record import read_document
+from daas_dist.runlog import write_json, write_text
+from daas_dist.slurm import SlurmError
+
+CONFIG = "config.yaml"
+PORTS = range(15_000, 32_000)
+"""Below Linux' ephemeral range: no outgoing connection takes one."""
+PATIENCE = 300.0
+"""Seconds that a rank waits for rank 0's address: nodes do not start at once."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What submitit calls on every rank."""
+
+    run_dir: str
+
+    def __call__(self) -> None:
+        status = work(Path(self.run_dir))
+        if status:
+            sys.exit(status)
+
+    def checkpoint(self) -> "object":
+        """For a signal that comes before `work` listens: the same again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def work(run_dir: Path) -> int:
+    """Run it to the end or until it is stopped. The exit status of cli.py."""
+    # From now on a signal waits until the run listens (stopping.Stop), and is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    join(run_dir)
+    status, why = cli.attempt("run", lambda: cli.run(config.load_frozen(run_dir / CONFIG)))
+    if status in (cli.FAILED, cli.WRONG) and why:
+        with suppress(OSError):  # a full disk is what it may be about
+            if not (run_dir / "DONE").exists() and not (run_dir / "FAILED").exists():
+                write_text(run_dir / "FAILED", f"{why}\n")
+    return 0 if (run_dir / "DONE").exists() else status
+
+
+# --- Who is where --------------------------------------------------------------------------------
+
+
+def join(run_dir: Path) -> None:
+    """Give the ranks that srun started what torchrun gives its own: RANK, MASTER_ADDR, …
+
+    Rank 0 chooses a free port, another after each restart, and writes its address to the run
+    directory, which all nodes see. TimeoutError where it does not come.
+    """
+    world = int(os.environ.get("SLURM_NTASKS", "1"))
+    if "RANK" in os.environ or world == 1:
+        return
+    rank, nodes = int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_NNODES", "1"))
+    start = "-".join(
+        os.environ.get(name, "0")
+        for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
+    )
+    file = run_dir / "rendezvous" / f"{start}.json"
+    if rank == 0:
+        file.parent.mkdir(exist_ok=True)
+        for old in file.parent.glob("*.json"):
+            old.unlink(missing_ok=True)
+        address = own_address(nodes)
+        write_json(file, {"address": address, "port": free_port(address)})
+    told = _wait_for(file, rank)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(world // nodes),
+        "MASTER_ADDR": told["address"],
+        "MASTER_PORT": str(told["port"]),
+    }
+    _choose_interface(told["address"])
+
+
+def own_address(nodes: int) -> str:
+    """This host's address on the way to the job's other nodes, which need to resolve no name."""
+    if nodes == 1:
+        return "127.0.0.1"
+    try:
+        names = slurm.host_names(os.environ["SLURM_JOB_NODELIST"])
+        other = next(name for name in names if name != os.environ.get("SLURMD_NODENAME"))
+        return source_address(slurm.node_address(other))
+    except (SlurmError, OSError, KeyError, StopIteration):
+        return source_address("192.0.2.1")  # of no host (RFC 5737): the way of the default route
+
+
+def source_address(peer: str) -> str:
+    """Which of this host's addresses the kernel would reach a peer from. Nothing is sent."""
+    family, _, _, _, target = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(target)
+        return str(probe.getsockname()[0])
+
+
+def free_port(address: str) -> int:
+    """A port that nobody has; where to begin is random, so that jobs do not meet."""
+    candidates = list(PORTS)
+    random.SystemRandom().shuffle(candidates)  # no result depends on it
+    for port in candidates:
+        try:
+            with socket.create_server((address, port)):
+                return port
+        except OSError:
+            continue
+    raise OSError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {address}")
+
+
+def _wait_for(file: Path, rank: int) -> dict[str, object]:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        told = read_document(file)
+        if told is not None:
+            return told
+        time.sleep(0.1)
+    raise TimeoutError(
+        f"rank {rank} on {os.uname().nodename}: rank 0 wrote no {file} in {PATIENCE:g} s; is the "
+        "run directory on a disk that all nodes share?"
+    )
+
+
+def _choose_interface(master: str) -> None:
+    """Gloo listens where the host's own name leads, and on loopback where it leads nowhere."""
+    try:
+        resolved = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        resolved = "127.0.0.1"
+    if resolved.startswith("127.") and "GLOO_SOCKET_IFNAME" not in os.environ:
+        name = interface_of(source_address(master))
+        if name is not None:
+            os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has an IPv4 address."""
+    siocgifaddr = 0x8915
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(probe.fileno(), siocgifaddr, request)
+            except OSError:
+                continue  # it has none
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1])))

@@ -1,0 +1,263 @@
+"""Looking after submitted runs by their directories: status, logs, cancel, resume, list.
+
+What the directory says comes first, then squeue; sacct is not needed. A state is one of
+
+    COMPLETED FAILED STALLED CANCELLED STOPPED    ended, by its files
+    PENDING RUNNING …                             in Slurm's queue, as Slurm has it
+    WAITING RUNNING                               in this machine's
+    INTERRUPTED                                   neither; `resume` goes on
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from daas_dist import lock, slurm, stopping
+from daas_dist.config import ConfigError
+from daas_dist.report.markup import duration
+from daas_dist.report.panels import plain_line, position, seconds_left
+from daas_dist.report.record import read_rows
+from daas_dist.runlog import RunLog
+from daas_dist.slurm import Queued, SlurmError
+from launch import executors, rundir
+from launch.local import log_of
+from launch.rundir import JOB, LOGS
+
+ENDINGS = {"DONE": "COMPLETED", "FAILED": "FAILED", "STALLED": "STALLED"}
+COLOURS = {
+    "COMPLETED": "green", "FAILED": "red", "STALLED": "red", "CANCELLED": "yellow",
+    "STOPPED": "yellow", "INTERRUPTED": "magenta", "RUNNING": "blue",
+}  # fmt: skip
+REFRESH = 5.0
+LIVE = ("PENDING", "RUNNING", "WAITING", "COMPLETING", "CONFIGURING", "SUSPENDED", "PREEMPTED")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run at a glance."""
+
+    run_dir: str
+    state: str
+    why: str
+    """Why it waits, failed or was stopped; "" if there is nothing to say."""
+    job: str
+    starts: int
+    """How often its ranks were started."""
+    done: int
+    total: int
+    """Steps of a search, or epochs of all trainings."""
+    last: str
+    """Its last line of metrics, in words."""
+    seconds_left: float | None
+    log: str
+
+
+def look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
+    """queue: Slurm's, None where it cannot be asked."""
+    job = rundir.submitted(run_dir)
+    events, _ = read_rows(run_dir / "events.jsonl")
+    state, why = _state(run_dir, job, events, queue)
+    rows, done, total = _progress(run_dir)
+    left = seconds_left(rows) if state == "RUNNING" else None
+    return Look(
+        run_dir=str(run_dir),
+        state=state,
+        why=why,
+        job=job["id"] or job["cluster"],
+        starts=sum(event["event"] == "attempt" for event in events),
+        done=done,
+        total=total,
+        last=plain_line(rows[-1]) if rows else "",
+        seconds_left=left,
+        log=str(_log(run_dir, job)),
+    )
+
+
+def _state(
+    run_dir: Path,
+    job: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    queue: Mapping[str, Queued] | None,
+) -> tuple[str, str]:
+    if job["cluster"] == "slurm":
+        queued = (queue or {}).get(job["id"])
+        if queued is not None and not (run_dir / "DONE").exists():
+            return queued.state, _waits(queued)
+    for file, state in ENDINGS.items():
+        if (run_dir / file).exists():
+            return state, (run_dir / file).read_text(errors="replace").strip()
+    told = [event for event in events if event["event"] not in ("warning", "checkpointed")]
+    last = told[-1] if told else {"event": ""}
+    if job["cluster"] != "slurm" and lock.held(Path(job["plan"]) / LOGS):
+        if lock.held(run_dir):
+            return "RUNNING", ""
+        if last["event"] not in ("cancelled", "stopped"):
+            return "WAITING", "for the runs before it"
+    if last["event"] == "cancelled":
+        return "CANCELLED", str(last.get("reason", "saved; `resume` goes on"))
+    if last["event"] == "stopped":
+        return "STOPPED", str(last.get("reason", "as stop_after_minutes asked; `resume` goes on"))
+    if job["cluster"] == "slurm" and queue is None:
+        return "UNKNOWN", "squeue cannot be asked here"
+    unmet = [Path(parent).name for parent in job["after"] if not (Path(parent) / "DONE").exists()]
+    if unmet and not any(event["event"] == "attempt" for event in events):
+        return "CANCELLED", f"{unmet[0]} did not finish"
+    return "INTERRUPTED", "in no queue; `resume` goes on"
+
+
+def _waits(queued: Queued) -> str:
+    """Why a job waits and until when, or how much of its time is left."""
+    if queued.state == "PENDING":
+        when = "" if queued.starts == "N/A" else f", expected {queued.starts}"
+        return f"{queued.reason}{when}"
+    return f"on {queued.reason}, {queued.left} of its time left"
+
+
+def _progress(run_dir: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """(rows of the file written last, done, of how many)."""
+    files = [run_dir / "metrics.jsonl", *sorted((run_dir / "trainings").glob("*/metrics.jsonl"))]
+    files = [file for file in files if file.exists()]
+    read = [rows for rows in (read_rows(file)[0] for file in files) if rows]
+    places = [position(rows[-1]) for rows in read]
+    newest = max(read, key=lambda rows: rows[-1]["time"], default=[])
+    return newest, sum(done for done, _ in places), sum(total for _, total in places)
+
+
+def _log(run_dir: Path, job: Mapping[str, Any]) -> Path:
+    if job["cluster"] == "slurm":
+        return Path(job["plan"]) / LOGS / f"{job['id']}_0_log.out"
+    return log_of(job, run_dir)
+
+
+# --- The commands --------------------------------------------------------------------------------
+
+
+def looks(paths: Sequence[Path]) -> list[Look]:
+    queue: Mapping[str, Queued] | None = None
+    if slurm.available():
+        try:
+            queue = slurm.queue()
+        except SlurmError:
+            queue = None
+    return [look(run_dir, queue) for run_dir in rundir.runs_in(paths)]
+
+
+def status(paths: Sequence[Path], as_json: bool, follow: bool) -> list[dict[str, Any]] | None:
+    """The looks as values for JSON; else a table on the terminal, which follows if asked to."""
+    if as_json:
+        return [asdict(each) for each in looks(paths)]
+    console = Console()
+    if not follow or not console.is_terminal:
+        console.print(table(looks(paths)))
+        return None
+    with Live(table(looks(paths)), console=console, auto_refresh=False) as live:
+        while True:
+            found = looks(paths)
+            live.update(table(found), refresh=True)
+            if not any(each.state in LIVE for each in found):
+                return None
+            time.sleep(REFRESH)
+
+
+def table(found: Sequence[Look]) -> Table:
+    shown = Table("run", "state", "done", "starts", "left", "last", "job", "")
+    for each in found:
+        shown.add_row(
+            *(
+                Text(cell)
+                for cell in (
+                    Path(each.run_dir).name,
+                    each.state,
+                    f"{each.done} / {each.total}" if each.total else "",
+                    str(each.starts),
+                    "" if each.seconds_left is None else duration(each.seconds_left),
+                    each.last,
+                    each.job,
+                    each.why,
+                )
+            ),
+            style=COLOURS.get(each.state, ""),
+        )
+    return shown
+
+
+def listed(root: Path) -> list[Path]:
+    """Every submitted run below a folder, the newest first."""
+    found = [*root.glob(f"*/{JOB}"), *root.glob(f"*/*/{JOB}")]
+    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+
+def log_tail(run_dir: Path, lines: int) -> str:
+    """The end of what rank 0 printed. ConfigError where it printed nothing yet."""
+    path = _log(run_dir, rundir.submitted(run_dir))
+    if not path.exists():
+        raise ConfigError(f"{path} is not there yet: `status {run_dir}` tells why")
+    text = path.read_text(errors="replace").splitlines()
+    return "\n".join([f"{path}:", *text[-lines:]])
+
+
+def cancel(paths: Sequence[Path]) -> list[str]:
+    """End runs: those that run save first. What was done, a line for each."""
+    lines = []
+    for each, run_dir in zip(looks(paths), rundir.runs_in(paths), strict=True):
+        job = rundir.submitted(run_dir)
+        if each.state not in LIVE:
+            lines.append(f"{run_dir}: {each.state} already")
+        elif job["cluster"] == "slurm":
+            slurm.cancel([job["id"]])
+            if each.state == "PENDING":
+                RunLog(run_dir).event("cancelled", reason="before it started")
+            lines.append(f"{run_dir}: job {job['id']} cancelled")
+        else:
+            (run_dir / stopping.FILE).touch()
+            lines.append(f"{run_dir}: stops at its next step")
+    return lines
+
+
+def resume(paths: Sequence[Path]) -> list[str]:
+    """Submit again what is not finished and not in a queue, as it was submitted; a line for each.
+
+    The frozen code is used again; where the folder `code` was removed, the code as it is now.
+    """
+    lines: list[str] = []
+    local: dict[Path, Path] = {}
+    live = {Path(each.run_dir).absolute(): each.job for each in looks(paths) if each.state in LIVE}
+    found = sorted(
+        looks(paths), key=lambda each: len(rundir.submitted(Path(each.run_dir))["after"])
+    )
+    for each in found:
+        run_dir = Path(each.run_dir)
+        job = rundir.submitted(run_dir)
+        if each.state in (*LIVE, "COMPLETED"):
+            lines.append(f"{run_dir}: {each.state}, nothing to do")
+            continue
+        unmet = [Path(parent) for parent in job["after"] if not (Path(parent) / "DONE").exists()]
+        lost = [parent for parent in unmet if parent not in live]
+        if lost:
+            lines.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
+            continue
+        (run_dir / stopping.FILE).unlink(missing_ok=True)
+        for file in ("FAILED", "STALLED"):
+            (run_dir / file).unlink(missing_ok=True)
+        RunLog(run_dir).event("resubmitted")
+        root = Path(job["plan"])
+        code = rundir.freeze_code(root)
+        if job["cluster"] == "slurm":
+            identifier = executors.submit_again(run_dir, job, code, [live[p] for p in unmet])
+            lines.append(f"{run_dir}: job {identifier}")
+        else:
+            local[root] = Path(job["cwd"])
+            identifier = ""
+            lines.append(f"{run_dir}: on this machine")
+        live[run_dir.absolute()] = identifier
+    for root, cwd in local.items():
+        if not lock.held(root / LOGS):
+            executors.start_local(root, root / "code", cwd)
+    return lines

@@ -1,0 +1,103 @@
+"""The runs of a plan on this machine, one after the other, each under torchrun.
+
+    python -m launch.local ROOT [--show]    --show: what they print goes to the terminal
+
+What is finished is not run again, so the same command goes on after a restart of the machine. A
+signal stops the run at hand (it saves) and starts no other; the file STOP in a run directory stops
+that one alone.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from daas_dist.lock import Lock
+from daas_dist.runlog import RunLog
+from launch import attempt
+from launch.rundir import LOGS
+from launch.table import Table
+
+PLAN = "plan.json"
+SHUTDOWN = 120
+"""Seconds that torchrun leaves its ranks to save."""
+
+
+class Queue:
+    """The runs of ROOT/plan.json."""
+
+    def __init__(self, root: Path, show: bool) -> None:
+        self.root, self.show = root, show
+        self.plan: dict[str, Any] = json.loads((root / PLAN).read_text())
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    def work(self) -> int:
+        """0 if every run is finished."""
+        directories = {run["name"]: Path(run["run_dir"]) for run in self.plan["runs"]}
+        for run in self.plan["runs"]:
+            missing = [name for name in run["after"] if not _done(directories[name])]
+            if missing and not self.stopped:
+                RunLog(directories[run["name"]]).event("cancelled", reason=f"{missing[0]} failed")
+            if not missing and not self.stopped and not _done(directories[run["name"]]):
+                self._run(directories[run["name"]])
+        if self.plan["table"]:
+            Table(str(self.root))()
+        return 0 if all(map(_done, directories.values())) else 1
+
+    def _run(self, run_dir: Path) -> None:
+        """Until it is finished, stopped, or has no life left."""
+        verdict = "again"
+        while verdict == "again" and not self.stopped:
+            if attempt.before(run_dir):
+                return
+            verdict = attempt.after(run_dir, self._ranks(run_dir))
+
+    def _ranks(self, run_dir: Path) -> int:
+        """One attempt: torchrun's status, which tells little; the files tell the rest."""
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", str(self.plan["ranks"]),
+            "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
+            "--shutdown-timeout", str(SHUTDOWN), "-m", "launch.job", str(run_dir),
+        ]  # fmt: skip
+        environment = dict(os.environ)
+        if self.plan["threads"]:
+            environment["OMP_NUM_THREADS"] = str(self.plan["threads"])
+        if self.show:
+            self.process = subprocess.Popen(command, env=environment)
+        else:
+            with (self.root / LOGS / f"{run_dir.name}.log").open("ab") as log:
+                self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return self.process.wait()
+
+    def heard(self, number: int, _: FrameType | None) -> None:
+        self.stopped = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+def _done(run_dir: Path) -> bool:
+    return (run_dir / "DONE").exists()
+
+
+def log_of(job: Mapping[str, Any], run_dir: Path) -> Path:
+    """Where the ranks of a run print."""
+    return Path(job["plan"]) / LOGS / f"{run_dir.name}.log"
+
+
+def main(root: Path, show: bool) -> int:
+    queue = Queue(root, show)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, queue.heard)
+    with Lock(root / LOGS):
+        return queue.work()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), "--show" in sys.argv))

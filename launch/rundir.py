@@ -1,0 +1,93 @@
+"""A run directory, made on the login node: what the job will read, frozen before it is submitted.
+
+config.yaml    the whole configuration; the job never reads configs/
+code/          the packages as they are now, files that git does not know too (at a plan's root)
+job.json       where it was submitted, and as what
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daas_dist import config as configuration
+from daas_dist.config import ConfigError
+from daas_dist.report.record import read_document
+from daas_dist.runlog import CODE, RunLog, checkout, write_json, write_text
+from launch.plan import Plan
+
+JOB = "job.json"
+CONFIG = "config.yaml"
+PACKAGES = ("daas_dist", "launch")
+NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
+LOGS = "logs"
+"""At a plan's root: what its jobs print, and what submitit needs."""
+
+
+def check(plan: Plan) -> None:
+    """ConfigError where a run directory is another run's, or ready already."""
+    for run in plan.runs:
+        if (run.run_dir / "DONE").exists():
+            raise ConfigError(f"{run.run_dir} is finished; set run_dir to a new folder")
+        if (run.run_dir / CONFIG).exists():
+            began = configuration.load_frozen(run.run_dir / CONFIG)
+            differs = configuration.difference(began, run.config)
+            if differs:
+                told = "; ".join(f"{key}: {change}" for key, change in differs.items())
+                raise ConfigError(
+                    f"{run.run_dir} holds a run of another configuration ({told}); set run_dir to "
+                    "a new folder, or `resume` it as it is"
+                )
+
+
+def prepare(plan: Plan) -> Path:
+    """Make every run directory of a plan. The folder of the frozen code, the same for all."""
+    for run in plan.runs:
+        run.run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run.run_dir / CONFIG, configuration.to_yaml(run.config))
+        RunLog(run.run_dir).event("prepared")  # not later: from its submission on, the job writes
+    (plan.root / LOGS).mkdir(exist_ok=True)
+    return freeze_code(plan.root)
+
+
+def freeze_code(root: Path) -> Path:
+    """The code as it is now, in root/code; what is there already stays."""
+    code = root.absolute() / "code"
+    if code.exists():
+        return code
+    source = Path(__file__).resolve().parents[1]
+    partial = code.with_name(".code.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for package in PACKAGES:
+        shutil.copytree(source / package, partial / package, ignore=NOT_CODE)
+    write_json(partial / CODE, checkout(source / PACKAGES[0]))
+    partial.rename(code)
+    return code
+
+
+def record(run_dir: Path, job: Mapping[str, Any]) -> None:
+    """A job that was submitted for a run directory: what `status` reads."""
+    write_json(run_dir / JOB, {**job, "submitted": time.time()})
+
+
+def submitted(run_dir: Path) -> dict[str, Any]:
+    """ConfigError if it never was."""
+    job = read_document(run_dir / JOB)
+    if job is None:
+        raise ConfigError(f"{run_dir} was not submitted: it has no {JOB}")
+    return job
+
+
+def runs_in(paths: Sequence[Path]) -> list[Path]:
+    """Run directories, and those inside folders of several. ConfigError for what is neither."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(each.parent for each in path.glob(f"*/{JOB}"))
+        if (path / JOB).exists():
+            found.append(path)
+        elif inside:
+            found += inside
+        else:
+            raise ConfigError(f"{path} is no submitted run, nor a folder of some")
+    return found
