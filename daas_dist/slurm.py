@@ -40,9 +40,9 @@ class JobState:
     ran: float
 
     @property
-    def at_its_limit(self) -> bool:
-        """Whether it has used its time up, but for what a signal ahead of the end leaves."""
-        return self.limit is not None and self.ran >= self.limit - max(120, 0.25 * self.limit)
+    def left(self) -> float:
+        """Seconds of its time limit."""
+        return float("inf") if self.limit is None else self.limit - self.ran
 
 
 def available() -> bool:

@@ -29,6 +29,10 @@ from daas_dist.slurm import JobState, SlurmError
 LIVES = 3
 STEP = re.compile(r"step_(\d+)")
 REFUSED = 1
+OVER = 2.0
+"""Seconds left of a job that Slurm ended for its time, and not for somebody."""
+AHEAD = 900.0
+"""Seconds that may be left when Slurm sends the signal that announces it."""
 STOPPED = 5
 """The job's exit status where it did not finish: whatever waits for its result does not start."""
 
@@ -88,7 +92,8 @@ def why_ended(events: Sequence[dict[str, Any]], job: JobState | None, status: in
     reason = _stopped_by(events)
     if job is not None and job.preempted:
         return "preempted"
-    if reason == stopping.TIME_LIMIT or (job is not None and job.at_its_limit):
+    left = float("inf") if job is None else job.left
+    if reason == stopping.TIME_LIMIT or left <= OVER or (reason == "SIGUSR2" and left <= AHEAD):
         return "time limit"
     if reason == "SIGUSR2":
         return "signalled"

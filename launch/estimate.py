@@ -49,11 +49,11 @@ def disk(config: Config) -> int:
     from daas_dist.space import random_genotype
 
     classes = 1000  # at most, and nothing beside the rest
+    genotype = random_genotype(torch.Generator())  # any: they differ by a factor of two
     with torch.device("meta"):
         if config.kind == "search" and config.model.name != "genotype":
             network: torch.nn.Module = build_network(config, classes)
         else:
-            genotype = random_genotype(torch.Generator())
             train = config.train
             network = Network(genotype, train.channels, train.cells, classes, 3, config.model.stem)
     size = sum(each.numel() * each.element_size() for each in network.parameters())

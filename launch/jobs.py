@@ -22,12 +22,13 @@ from rich.text import Text
 from daas_dist import lock, slurm, stopping
 from daas_dist.config import ConfigError
 from daas_dist.report.markup import duration
-from daas_dist.report.panels import plain_line, position, seconds_left
+from daas_dist.report.panels import position, seconds_left
 from daas_dist.report.record import read_rows
 from daas_dist.runlog import RunLog
 from daas_dist.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
+from launch.plan import Plan
 from launch.rundir import JOB, LOGS
 
 ENDINGS = {"DONE": "COMPLETED", "FAILED": "FAILED", "STALLED": "STALLED"}
@@ -54,7 +55,7 @@ class Look:
     total: int
     """Steps of a search, or epochs of all trainings."""
     last: str
-    """Its last line of metrics, in words."""
+    """Its last line of metrics, in short."""
     seconds_left: float | None
     log: str
 
@@ -74,7 +75,7 @@ def look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
         starts=sum(event["event"] == "attempt" for event in events),
         done=done,
         total=total,
-        last=plain_line(rows[-1]) if rows else "",
+        last=_in_short(rows[-1]) if rows else "",
         seconds_left=left,
         log=str(_log(run_dir, job)),
     )
@@ -115,7 +116,8 @@ def _state(
 def _waits(queued: Queued) -> str:
     """Why a job waits and until when, or how much of its time is left."""
     if queued.state == "PENDING":
-        when = "" if queued.starts == "N/A" else f", expected {queued.starts}"
+        day, _, hour = queued.starts.partition("T")
+        when = f", expected {day[5:]} {hour[:5]}" if hour else ""
         return f"{queued.reason}{when}"
     return f"on {queued.reason}, {queued.left} of its time left"
 
@@ -128,6 +130,12 @@ def _progress(run_dir: Path) -> tuple[list[dict[str, Any]], int, int]:
     places = [position(rows[-1]) for rows in read]
     newest = max(read, key=lambda rows: rows[-1]["time"], default=[])
     return newest, sum(done for done, _ in places), sum(total for _, total in places)
+
+
+def _in_short(row: Mapping[str, Any]) -> str:
+    accuracy = row.get("test_accuracy", row.get("val_accuracy"))
+    told = "" if accuracy is None else f"{100 * accuracy:.1f}%"
+    return f"{row['phase']}, val {told}" if "phase" in row else f"epoch {row['epoch']}, test {told}"
 
 
 def _log(run_dir: Path, job: Mapping[str, Any]) -> Path:
@@ -186,6 +194,14 @@ def table(found: Sequence[Look]) -> Table:
             style=COLOURS.get(each.state, ""),
         )
     return shown
+
+
+def check_idle(todo: Plan) -> None:
+    """ConfigError where a run of a plan is in a queue."""
+    there = [run.run_dir for run in todo.runs if (run.run_dir / JOB).exists()]
+    for each in looks(there) if there else []:
+        if each.state in LIVE:
+            raise ConfigError(f"{each.run_dir} is in the queue already, as job {each.job}")
 
 
 def listed(root: Path) -> list[Path]:

@@ -55,6 +55,7 @@ def _submit(words: Sequence[str]) -> int:
     asked = resources.load(given.cluster, {name: getattr(given, name) for name in names})
     todo = _plan(given)
     rundir.check(todo)
+    jobs.check_idle(todo)
     for run in todo.runs:
         _check_mesh(run.config, asked)
     _tell(todo, asked)

@@ -1,0 +1,129 @@
+"""Searches on a real Slurm: preempted in both ways, at their time limit, on a node that is lost,
+cancelled and resumed. Each ends with the bits of one that was left in peace on one process."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torture
+from slurm_cluster import Cluster, events, steps, up, wait
+from whole_runs import finish, needs_fashion_mnist
+
+pytestmark = needs_fashion_mnist
+EPOCHS = 6
+
+
+def words(run_dir: Path, *more: str) -> list[str]:
+    return [*torture.words(run_dir, EPOCHS, 1)[1:], *more]
+
+
+@pytest.fixture(scope="module")
+def peaceful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "peaceful"
+    finish("daas_dist", *words(run_dir))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = up(tmp_path_factory.mktemp("slurm") / "cluster", "--grace", "20")
+    yield cluster
+    cluster.devcluster("down")
+    assert not cluster.orphans()
+
+
+def completed(cluster: Cluster, run_dir: Path) -> bool:
+    state = cluster.state(run_dir)
+    assert state not in ("FAILED", "STALLED", "CANCELLED"), cluster.states(run_dir)
+    return state == "COMPLETED"
+
+
+def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
+    cluster: Cluster, peaceful: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    cluster.submit("--nodes", "4", *words(run_dir))
+    wait(lambda: steps(run_dir) > 5, "five steps")
+    cluster.preempt()
+    wait(lambda: events(run_dir, "requeued"), "its requeue")
+    # Whoever edits the code or a YAML meanwhile changes another run, not this one.
+    assert (run_dir / "code" / "daas_dist" / "search.py").exists()
+    cluster.let_go(run_dir)
+    wait(lambda: completed(cluster, run_dir), "its end")
+    torture.same(run_dir, peaceful)
+    told = [(each["event"], each.get("cause")) for each in events(run_dir)]
+    assert ("requeued", "preempted") in told and told[-1] == ("finished", None)
+    assert [each["restart"] for each in events(run_dir, "attempt")] == [0, 1]
+    assert events(run_dir, "attempt")[0]["nodes"] == "n[1-4]"
+    assert events(run_dir, "stopped")[0]["reason"] == "SIGUSR2"
+
+
+def test_a_lost_node_costs_no_result(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    cluster.submit("--nodes", "2", *words(run_dir))
+    wait(lambda: steps(run_dir) > 5, "five steps")
+    cluster.devcluster("lose", "n2")
+    wait(lambda: len(events(run_dir, "attempt")) > 1 or "PENDING" in cluster.state(run_dir))
+    cluster.devcluster("mend", "n2")
+    if len(events(run_dir, "attempt")) == 1:
+        cluster.let_go(run_dir)
+    wait(lambda: completed(cluster, run_dir), "its end")
+    torture.same(run_dir, peaceful)
+    assert len(events(run_dir, "attempt")) == 2
+
+
+def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    cluster.submit("--nodes", "1", *words(run_dir))
+    wait(lambda: steps(run_dir) > 5, "five steps")
+    cluster.submit("cancel", str(run_dir))
+    wait(lambda: cluster.state(run_dir) == "CANCELLED", "its cancellation")
+    assert events(run_dir, "stopped")[-1]["reason"] == "SIGTERM"
+    assert not events(run_dir, "requeued") and not cluster.ask("squeue", "-h")
+    assert "job" in cluster.submit("resume", str(run_dir))
+    wait(lambda: completed(cluster, run_dir), "its end")
+    torture.same(run_dir, peaceful)
+
+
+def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
+    """Limit one minute, told 45 s before: several lives, none of them counted as a death."""
+    run_dir = tmp_path / "run"
+    cluster.submit("--time", "1", "--signal-seconds", "45", *words(run_dir))
+    wait(lambda: events(run_dir, "requeued"), "its requeue")
+    assert events(run_dir, "requeued")[0]["cause"] == "time limit"
+    job = cluster.states(run_dir)[0]["job"]
+    cluster.let_go(run_dir)
+    cluster.ask("scontrol", "update", f"jobid={job}", "TimeLimit=30")
+    wait(lambda: completed(cluster, run_dir), "its end")
+    torture.same(run_dir, peaceful)
+    assert not events(run_dir, "died")
+
+
+def test_a_plain_script_is_the_twin(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = cluster.submit("--prepare", "--nodes", "2", *words(run_dir)).splitlines()[-1]
+    assert command.startswith("sbatch --nodes=2") and sys.executable in command
+    job = cluster.ask("bash", "-c", command).split()[-1]
+    wait(lambda: (run_dir / "DONE").exists(), "its end")
+    wait(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
+    assert "JobState=COMPLETED" in cluster.ask("scontrol", "show", "job", job)
+    torture.same(run_dir, peaceful)
+
+
+def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
+    cluster = up(tmp_path / "cluster", "--grace", "20", "--no-user-signal")
+    try:
+        run_dir = tmp_path / "run"
+        cluster.submit("--nodes", "2", *words(run_dir))
+        wait(lambda: steps(run_dir) > 5, "five steps")
+        cluster.preempt()
+        wait(lambda: events(run_dir, "requeued"), "its requeue")
+        assert events(run_dir, "stopped")[0]["reason"] == "SIGTERM"
+        assert events(run_dir, "requeued")[0]["cause"] == "preempted"
+        cluster.let_go(run_dir)
+        wait(lambda: completed(cluster, run_dir), "its end")
+        torture.same(run_dir, peaceful)
+    finally:
+        cluster.devcluster("down")
+    assert not cluster.orphans()
