@@ -89,10 +89,10 @@ def join(run_dir: Path) -> None:
         "WORLD_SIZE": str(world),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(world // nodes),
-        "MASTER_ADDR": told["address"],
+        "MASTER_ADDR": str(told["address"]),
         "MASTER_PORT": str(told["port"]),
     }
-    _choose_interface(told["address"])
+    _choose_interface(str(told["address"]))
 
 
 def own_address(nodes: int) -> str:
