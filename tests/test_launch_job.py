@@ -1,0 +1,109 @@
+"""The ranks that srun starts find each other; a signal that comes early is not lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from whole_runs import ENVIRONMENT
+
+from launch import job
+
+MEET = """
+import os, sys
+from pathlib import Path
+from launch import job
+from daas_dist.mesh import connect
+import torch
+job.join(Path(sys.argv[1]))
+mesh = connect("cpu")
+print(mesh.rank, mesh.world, mesh.local_rank, int(mesh.total(torch.tensor(mesh.rank + 1.0), "x")),
+      os.environ["LOCAL_WORLD_SIZE"], os.environ["MASTER_PORT"])
+mesh.close()
+"""
+
+
+def ranks(run_dir: Path, restart: int) -> list[list[str]]:
+    """Three tasks on one node, as srun would start them; what each prints."""
+    started = []
+    for rank in range(3):
+        slurm = {
+            "SLURM_NTASKS": "3", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+            "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart),
+        }  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", MEET, str(run_dir)], env=ENVIRONMENT | slurm, text=True,
+                stdout=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    return [process.communicate(timeout=120)[0].split() for process in started]
+
+
+def test_ranks_meet_by_a_file_and_after_a_restart_at_another(tmp_path: Path) -> None:
+    first, second = ranks(tmp_path, 0), ranks(tmp_path, 1)
+    assert [line[:5] for line in first] == [[str(r), "3", str(r), "6", "3"] for r in range(3)]
+    assert second[0][:5] == first[0][:5] and second[0][5] != first[0][5]
+    [file] = (tmp_path / "rendezvous").glob("*.json")
+    assert file.name == "7-1-0.json" and json.loads(file.read_text())["address"] == "127.0.0.1"
+
+
+def test_one_task_and_torchrun_s_ranks_need_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    job.join(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("RANK", "0")
+    job.join(tmp_path)
+    assert not (tmp_path / "rendezvous").exists()
+
+
+def test_where_rank_0_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SLURM_NTASKS", "2"), ("SLURM_PROCID", "1"), ("SLURM_LOCALID", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(job, "PATIENCE", 0.3)
+    with pytest.raises(TimeoutError, match="rank 1 on .*on a disk that all nodes share"):
+        job.join(tmp_path)
+
+
+def test_the_address_and_the_interface_of_a_route() -> None:
+    assert job.source_address("127.0.0.1") == "127.0.0.1"
+    assert job.interface_of("127.0.0.1") == "lo"
+    assert job.interface_of("203.0.113.9") is None
+
+
+def test_a_port_that_is_taken_is_not_given() -> None:
+    port = job.free_port("127.0.0.1")
+    assert port in job.PORTS
+    with socket.create_server(("127.0.0.1", port)):
+        taken = range(port, port + 1)
+        old, job.PORTS = job.PORTS, taken
+        try:
+            with pytest.raises(OSError, match="no free port"):
+                job.free_port("127.0.0.1")
+        finally:
+            job.PORTS = old
+
+
+EARLY = """
+import os, signal, sys, time
+from daas_dist import stopping
+signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+os.kill(os.getpid(), int(sys.argv[1]))
+time.sleep(0.1)
+with stopping.Stop() as stop:
+    print(stopping.REASONS[stop.asked()])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_before_the_run_listens_is_kept(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", EARLY, str(int(number))]
+    done = subprocess.run(command, env=os.environ, text=True, capture_output=True)
+    assert done.stdout.strip() == number.name

@@ -1,0 +1,43 @@
+"""Seeds, what follows them and the table, on a real Slurm: a search that does not finish takes its
+own training with it, and no other."""
+
+from pathlib import Path
+
+from slurm_cluster import events, up, wait
+from whole_runs import needs_fashion_mnist
+
+pytestmark = needs_fashion_mnist
+
+
+def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
+    cluster, root = up(tmp_path / "cluster"), tmp_path / "plan"
+    try:
+        cluster.submit(
+            "--seeds", "0-1", "--array-parallelism", "1", "--table",
+            "--then", "stage=train_fashion preset=tiny train.compare=[found/found]",
+            "stage=search_fashion", "preset=tiny", "search.joint_epochs=1", f"run_dir={root}",
+        )  # fmt: skip
+        (root / "search-seed1" / "STOP").touch()  # it waits for seed 0, and will not start
+        wait(lambda: (root / "table.md").exists(), "the table")
+        found = {Path(row["run_dir"]).name: row for row in cluster.states(root)}
+        assert {name: row["state"] for name, row in found.items()} == {
+            "search-seed0": "COMPLETED",
+            "search-seed1": "CANCELLED",
+            "train-seed0": "COMPLETED",
+            "train-seed1": "CANCELLED",
+        }
+        assert found["train-seed1"]["why"] == "search-seed1 did not finish"
+        assert not events(root / "train-seed1", "attempt")
+        table = (root / "table.md").read_text()
+        assert "| train | found / found | 1 |" in table
+        assert "Not finished: search-seed1, train-seed1" in table
+        # And again, as its owner thinks better of it.
+        (root / "search-seed1" / "STOP").unlink()
+        cluster.submit("resume", str(root))
+        wait(lambda: (root / "train-seed1" / "DONE").exists(), "the resumed training")
+        cluster.submit("table", str(root))
+        table = (root / "table.md").read_text()
+        assert "| train | found / found | 2 |" in table and "Not finished" not in table
+    finally:
+        cluster.devcluster("down")
+    assert not cluster.orphans()
