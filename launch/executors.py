@@ -209,10 +209,11 @@ def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
             raise SystemExit(status)
         return
     with (root / rundir.LOGS / "local.log").open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
+    process.returncode = 0  # it outlives this one, and nobody shall wait for it
 
 
 def _told(plan: Plan, run: Run, resources: Resources, identifier: str, cwd: Path) -> dict[str, Any]:

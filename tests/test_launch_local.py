@@ -50,7 +50,7 @@ def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
 ) -> None:
     root = tmp_path / "plan"
     words = ["--cluster", "local", "--ranks-per-node", "2", "--seeds", "0-1", *SEARCH,
-             "search.joint_epochs=20", f"run_dir={root}"]  # fmt: skip
+             "search.joint_epochs=9", f"run_dir={root}"]  # fmt: skip
     assert submit.main(words) == 0
     first, second = root / "search-seed0", root / "search-seed1"
     wait(lambda: (first / "metrics.jsonl").exists())
