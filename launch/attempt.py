@@ -37,29 +37,29 @@ STOPPED = 5
 """The job's exit status where it did not finish: whatever waits for its result does not start."""
 
 
-def before(run_dir: Path) -> int:
-    """Note a start. 0, or a status with the reason on stderr."""
+def before(run_dir: Path, identifier: str | None = None) -> int:
+    """Note a start. 0, or a status with the reason on stderr. identifier: the Slurm job's."""
     if (run_dir / "DONE").exists():
-        return _refuse(f"{run_dir} is finished already")
+        return 0  # its node was lost after its last word; the ranks see it too
     if (run_dir / stopping.FILE).exists():
         return _refuse(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
     log, position = RunLog(run_dir), progress(run_dir)
     if deaths(_events(run_dir), position) >= LIVES:
         return _stall(log, position, "the last start left no word")
-    job = _asked(slurm.job_id())
+    job = _asked(identifier)
     log.event("attempt", position=position, **_where(job))
     if job is not None and job.ends is not None:
         print(int(job.ends))
     return 0
 
 
-def after(run_dir: Path, status: int) -> str:
+def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
     """How an attempt ended: done | failed | stalled | cancelled | stopped | again.
 
     "again" is a run that shall come back: its job was put back into Slurm's queue, or it is to the
     caller to start it. What happened stands in events.jsonl.
     """
-    log, job = RunLog(run_dir), _asked(slurm.job_id())
+    log, job = RunLog(run_dir), _asked(identifier)
     if (run_dir / "DONE").exists():
         return "done"
     if (run_dir / "FAILED").exists():
@@ -111,8 +111,8 @@ def deaths(events: Sequence[dict[str, Any]], position: int) -> int:
     count, ended = 0, ""
     for event in reversed(events):
         name = event["event"]
-        if name == "resubmitted":
-            break
+        if name == "submitted":
+            break  # by a person, who thinks that it is worth a try
         if name in ("died", "cancelled", "stopped", "requeued"):
             # A death that is requeued is followed by that event: the earlier one is its cause.
             ended = name if name == "died" or not ended else ended
@@ -188,9 +188,10 @@ def _mine(run_dirs: Sequence[str]) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
+    identifier = slurm.job_id()
     if arguments[0] == "before":
-        return before(_mine(arguments[1:]))
-    verdict = after(_mine(arguments[2:]), int(arguments[1]))
+        return before(_mine(arguments[1:]), identifier)
+    verdict = after(_mine(arguments[2:]), int(arguments[1]), identifier)
     return {"done": 0, "again": 0, "failed": 1, "stalled": 1}.get(verdict, STOPPED)
 
 

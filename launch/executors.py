@@ -225,6 +225,7 @@ def _told(plan: Plan, run: Run, resources: Resources, identifier: str, cwd: Path
         "after": [str((plan.root / name).absolute()) for name in run.after],
         "resources": asdict(resources),
         "cwd": str(cwd),
+        "command": sys.argv,
     }
 
 

@@ -48,6 +48,8 @@ class Rank:
 
 def work(run_dir: Path) -> int:
     """Run it to the end or until it is stopped. The exit status of cli.py."""
+    if (run_dir / "DONE").exists():
+        return 0
     # From now on a signal waits until the run listens (stopping.Stop), and is not lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     join(run_dir)

@@ -259,10 +259,7 @@ def resume(paths: Sequence[Path]) -> list[str]:
         if lost:
             lines.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
             continue
-        (run_dir / stopping.FILE).unlink(missing_ok=True)
-        for file in ("FAILED", "STALLED"):
-            (run_dir / file).unlink(missing_ok=True)
-        RunLog(run_dir).event("resubmitted")
+        rundir.reopen(run_dir)
         root = Path(job["plan"])
         code = rundir.freeze_code(root)
         if job["cluster"] == "slurm":

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist import config as configuration
+from daas_dist import stopping
 from daas_dist.config import ConfigError
 from daas_dist.report.record import read_document
-from daas_dist.runlog import CODE, RunLog, checkout, write_json, write_text
+from daas_dist.runlog import CODE, ENDINGS, RunLog, checkout, write_json, write_text
 from launch.plan import Plan
 
 JOB = "job.json"
@@ -46,9 +47,19 @@ def prepare(plan: Plan) -> Path:
     for run in plan.runs:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run.run_dir / CONFIG, configuration.to_yaml(run.config))
-        RunLog(run.run_dir).event("prepared")  # not later: from its submission on, the job writes
+        reopen(run.run_dir)
     (plan.root / LOGS).mkdir(exist_ok=True)
     return freeze_code(plan.root)
+
+
+def reopen(run_dir: Path) -> None:
+    """Forget how a run ended before, and that it was to stop: somebody wants it to go on.
+
+    Before it is submitted: from then on the job writes the events.
+    """
+    for file in (stopping.FILE, *ENDINGS):
+        (run_dir / file).unlink(missing_ok=True)
+    RunLog(run_dir).event("submitted")
 
 
 def freeze_code(root: Path) -> Path:

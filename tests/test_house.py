@@ -21,6 +21,16 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAUNCH = PACKAGE.with_name("launch")
+LAUNCH_FLOORS = [
+    {"resources", "plan", "job", "attempt", "table", "estimate"},
+    {"rundir"},
+    {"local"},
+    {"executors"},
+    {"jobs"},
+    {"submit"},
+]
+"""Above all of daas_dist, which knows nothing of it."""
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.name.startswith("__main")]
 
 
@@ -50,6 +60,20 @@ def test_imports_go_down_only() -> None:
             assert FLOOR[other] <= FLOOR[room(path)], (
                 f"{path.name} imports {other}, which is above it"
             )
+
+
+def test_launch_is_above_and_goes_down_too() -> None:
+    floor = {name: number for number, names in enumerate(LAUNCH_FLOORS) for name in names}
+    for path in [*MODULES, *LAUNCH.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").partition(".")[0] == "launch"
+            ):
+                assert path.parent == LAUNCH, f"{path} imports launch"
+                inside = (node.module or "").partition(".")[2]
+                for other in [inside] if inside else [alias.name for alias in node.names]:
+                    assert floor[other] < floor[path.stem], f"{path.name} imports {other}"
 
 
 def test_every_equation_is_a_function_with_its_number() -> None:

@@ -39,7 +39,7 @@ PAUSED = [ended("stopped", reason="SIGUSR2"), ended("requeued", cause="preempted
         ([started(4), started(4), *DIED], 2),  # a node that was lost leaves no word
         ([started(4), *DIED, started(4), *PAUSED, started(4), *DIED], 2),
         ([started(4), *PAUSED, started(4), *PAUSED, started(4), *PAUSED], 0),
-        ([started(4), *DIED, ended("resubmitted"), started(4), *DIED], 1),
+        ([started(4), *DIED, ended("submitted"), started(4), *DIED], 1),
         ([], 0),
     ],
 )
@@ -81,7 +81,7 @@ def test_three_deaths_are_a_stall_and_a_resume_begins_anew(
     assert "3 starts in a row died at step 0" in (tmp_path / "STALLED").read_text()
     assert "status 137" in capfd.readouterr().err
     assert attempt.before(tmp_path) != 0
-    RunLog(tmp_path).event("resubmitted")
+    RunLog(tmp_path).event("submitted")
     assert attempt.before(tmp_path) == 0
 
 
@@ -93,13 +93,15 @@ def test_a_checkpoint_between_is_progress(tmp_path: Path) -> None:
     assert attempt.progress(tmp_path) == 2 * LIVES - 1
 
 
-@pytest.mark.parametrize("file", ["DONE", "STOP"])
-def test_what_is_finished_or_stopped_does_not_start(
-    tmp_path: Path, file: str, capfd: pytest.CaptureFixture[str]
+def test_what_shall_stop_does_not_start_and_what_is_finished_is_finished(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / file).touch()
+    (tmp_path / "STOP").touch()
     assert attempt.before(tmp_path) == attempt.REFUSED
-    assert str(tmp_path) in capfd.readouterr().err and not read_events(tmp_path)
+    assert f"{tmp_path / 'STOP'} is there; remove it" in capfd.readouterr().err
+    (tmp_path / "DONE").touch()  # a job that is requeued as its node was lost at the last moment
+    assert attempt.before(tmp_path) == 0 and attempt.after(tmp_path, 0) == "done"
+    assert not read_events(tmp_path)
 
 
 def test_a_failure_of_its_own_does_not_come_back(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_what_the_job_reads_is_frozen(
     assert "commit" in json.loads((run_dir / "code" / "checkout.json").read_text())
     script = slurm.read()["jobs"]["1"]["script"]
     assert f"PYTHONPATH={run_dir}/code" in script and f"--chdir={tmp_path}" in script
-    assert [row["event"] for row in read_rows(run_dir / "events.jsonl")[0]] == ["prepared"]
+    assert [row["event"] for row in read_rows(run_dir / "events.jsonl")[0]] == ["submitted"]
     assert "job 1" in capsys.readouterr().out
 
 
