@@ -2,11 +2,23 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from daas_dist.stopping import FILE, IMPATIENCE, LOOKS, REASONS, SIGNALS, Stop
+from daas_dist.stopping import (
+    FILE,
+    GUARD,
+    GUARD_SHARE,
+    IMPATIENCE,
+    LOOKS,
+    REASONS,
+    SIGNALS,
+    TIME_LIMIT,
+    Stop,
+    allocation_left,
+)
 
 
 class Clock:
@@ -48,6 +60,22 @@ def test_the_clock(tmp_path: Path) -> None:
     assert stop.asked() == 0
     clock.now += 1
     assert REASONS[stop.asked()] == "stop_after_minutes"
+
+
+def test_the_end_of_an_allocation_is_seen_where_no_signal_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minutes, early in ((60, GUARD), (5, GUARD_SHARE * 300)):
+        clock = Clock()
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 60 * minutes))
+        stop = Stop(clock)
+        stop.watch(tmp_path, 90.0)
+        clock.now += 60 * minutes - early - 1
+        assert stop.asked() == 0
+        clock.now += 2
+        assert REASONS[stop.asked()] == TIME_LIMIT
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "")  # a job without a limit
+    assert allocation_left() is None
 
 
 def test_a_second_interrupt_ends_at_once_but_not_the_double_of_the_first() -> None:
