@@ -17,17 +17,24 @@ STATES = 3
 """What a checkpoint holds, in networks: weights, momentum, and a mean of gradients or buffers."""
 
 
-def passes(config: Config) -> str:
-    """Forward-backward passes of a step of the search, in words."""
+def passes(config: Config) -> float:
+    """Forward-backward passes of a step of the search, in its joint phase; 1 of a training.
+
+    What SearchState.passes counts.
+    """
+    from daas_dist.search import JVP  # torch takes seconds
+
     search = config.search
     if config.kind != "search":
-        return "1 a step"
-    weights = 0 if search.reuse_gradients else search.weight_architectures
-    each = search.policies_per_architecture + 1
-    joint = f"{search.architectures} architectures × {each}"
-    if search.estimator not in ("paper", "leave_one_out"):
-        joint = f"{search.architectures} architectures × (2, and forward-mode passes)"
-    return f"{joint} + {weights} for the weights"
+        return 1.0
+    architectures = search.architectures
+    weights = 1 if search.target == "policy" else search.weight_architectures
+    if search.target == "architecture":
+        return float(architectures + weights)
+    per_image = search.estimator not in ("paper", "leave_one_out")
+    train = 1 + 2 * JVP if per_image else search.policies_per_architecture
+    each = train + 1 + (search.architecture_gradient_at == "theta")
+    return architectures * each + (0 if search.reuse_gradients else weights)
 
 
 def hours(config: Config, near: Path) -> str:

@@ -163,7 +163,8 @@ def _tell(todo: Plan, asked: Resources) -> None:
         if run.group in told:
             continue
         told.add(run.group)
-        print(f"{run.group} ({run.config.stage}): passes {estimate.passes(run.config)}")
+        passes = f"{estimate.passes(run.config):g} forward-backward passes a step"
+        print(f"{run.group} ({run.config.stage}): {passes}")
         near = todo.root.parent if todo.root.parent.exists() else Path("runs")
         print(f"  {estimate.hours(run.config, near)}")
 

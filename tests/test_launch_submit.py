@@ -34,7 +34,9 @@ def test_a_dry_run_prints_all_and_makes_nothing(
              "--account", "vision", "--dry-run", *SEARCH, "mesh.data=4"]  # fmt: skip
     assert submit.main(words) == 0
     told = capsys.readouterr().out
-    assert "4 nodes × 8 ranks, 8 GPUs a node" in told and "passes 2 architectures" in told
+    assert (
+        "4 nodes × 8 ranks, 8 GPUs a node" in told and "7.2 forward-backward passes a step" in told
+    )
     for line in ("nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=6", "mem=64G",
                  "account=vision", "requeue", "signal=USR2@90", "open-mode=append"):  # fmt: skip
         assert f"#SBATCH --{line}" in told

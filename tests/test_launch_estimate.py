@@ -1,0 +1,50 @@
+"""What is said of a run's cost, against what a search then counts."""
+
+import pytest
+import torch
+
+from daas_dist import config
+from daas_dist.data import Images
+from daas_dist.mesh import Mesh
+from daas_dist.run import build_network
+from daas_dist.search import Search, SearchData
+from launch import estimate
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["search.estimator=paper", "search.reuse_gradients=false"],
+        ["search.architecture_gradient_at=theta"],
+        ["search.target=architecture"],
+        ["search.target=policy", "model=small"],
+    ],
+)
+def test_the_passes_of_a_step_are_those_that_a_search_counts(overrides: list[str]) -> None:
+    settings = config.load(
+        ["stage=search_fashion", "preset=tiny", "search.warmup_epochs=0", *overrides]
+    )
+    images = Images(
+        torch.randint(256, (32, 1, 28, 28), dtype=torch.uint8), torch.arange(32) % 10,
+        tuple(map(str, range(10))),
+    )  # fmt: skip
+    search = Search(
+        settings,
+        SearchData(images, images, [0.5], [0.5]),
+        build_network(settings, 10),
+        Mesh(),
+        torch.device("cpu"),
+    )
+    search.step()
+    assert search.state.passes == pytest.approx(estimate.passes(settings))
+
+
+def test_the_paper_s_step_is_25_passes() -> None:
+    assert estimate.passes(config.load(["stage=search_cifar10"])) == 25
+
+
+def test_the_disk_holds_the_checkpoints_of_a_search() -> None:
+    """A supernet of 1.93 million weights (docs/ranks.md), 4 bytes each, in four checkpoints."""
+    size = estimate.disk(config.load(["stage=search_cifar10"])) - estimate.LOGS_BYTES
+    assert 4 * 3 * 4 * 1.93e6 <= size <= 4 * 3 * 4 * 2.3e6
