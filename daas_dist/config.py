@@ -97,10 +97,15 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
     values = cast(dict[str, Any], values)
     for key in overridden:
-        if any(key == part or key.startswith(f"{part}.") for part in UNREAD[values["kind"]]):
+        if not reads(values["kind"], key):
             reader = f"stage={values['stage']} is a {values['kind']}, which does not read it"
             raise ConfigError(f"{key} has no effect: {reader}")
     return values
+
+
+def reads(kind: str, key: str) -> bool:
+    """Whether a kind of stage reads a key."""
+    return not any(key == part or key.startswith(f"{part}.") for part in UNREAD[kind])
 
 
 def files(overrides: Sequence[str]) -> list[str]:

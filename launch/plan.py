@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from daas_dist import config as configuration
-from daas_dist.config import UNREAD, Config, ConfigError, directory
+from daas_dist.config import Config, ConfigError, directory
 
 PLACE = re.compile(r"\{(\w+)(:other)?\}")
 PLAIN = re.compile(r"[\w./+@%-]+")
@@ -157,13 +157,9 @@ def _kind(words: Sequence[str]) -> str:
 
 
 def _read_by(own: Sequence[str], extra: Sequence[str]) -> list[str]:
-    unread = UNREAD[_kind(own)]
-    return [
-        word
-        for word in extra
-        if not any(word.partition("=")[0].startswith((f"{p}.", f"{p}=")) or
-                   word.partition("=")[0] == p for p in unread)
-    ]  # fmt: skip
+    """Those of the extra overrides that a run reads."""
+    kind = _kind(own)
+    return [word for word in extra if configuration.reads(kind, word.partition("=")[0])]
 
 
 def _without_root(overrides: Sequence[str], config: Config) -> tuple[list[str], Path]:
