@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from daas_dist.report.record import read_rows
 ROOT = Path(__file__).parents[1]
 DEVCLUSTER = ROOT / "slurm" / "devcluster"
 SUBMIT = ROOT / "launch" / "submit.py"
-PATIENCE = 150.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,6 @@ class Cluster:
     def state(self, run_dir: Path) -> str:
         return str(self.states(run_dir)[0]["state"])
 
-    def preempt(self) -> None:
-        """A job that wants all nodes, for a second, in the partition that goes first."""
-        self.ask("sbatch", "-N4", "--exclusive", "-p", "high", "-o/dev/null", "--wrap", "sleep 1")
-
     def let_go(self, run_dir: Path) -> None:
         """A requeued job waits two minutes, which is Slurm's own: not here."""
         job = self.states(run_dir)[0]["job"]
@@ -93,6 +90,13 @@ def up(folder: Path, *options: str) -> Cluster:
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stderr + started.stdout
     return Cluster(folder)
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of the parts that a user types at, which may be edited."""
+    for name in ("daas_dist", "launch", "slurm", "configs"):
+        shutil.copytree(ROOT / name, folder / "checkout" / name)
+    return folder / "checkout"
 
 
 def wait(condition: Callable[[], object], what: str = "it") -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torture
-from slurm_cluster import Cluster, events, steps, up, wait
+from slurm_cluster import Cluster, checkout, events, steps, up, wait
 from whole_runs import finish, needs_fashion_mnist
 
 pytestmark = needs_fashion_mnist
 EPOCHS = 6
+EVERYTHING = ("-N4", "--exclusive", "-p", "high", "-o/dev/null", "--wrap")
+"""All nodes, in the partition that preempts the other."""
 
 
 def words(run_dir: Path, *more: str) -> list[str]:
@@ -42,13 +44,18 @@ def completed(cluster: Cluster, run_dir: Path) -> bool:
 def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
     cluster: Cluster, peaceful: Path, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "run"
-    cluster.submit("--nodes", "4", *words(run_dir))
+    run_dir, mine = tmp_path / "run", checkout(tmp_path)
+    before = cluster.ask("sbatch", "--parsable", *EVERYTHING, "sleep 600").strip()
+    submit = [sys.executable, str(mine / "launch" / "submit.py"), "--nodes", "4", *words(run_dir)]
+    assert cluster.run_in(mine, *submit).returncode == 0
+    assert cluster.state(run_dir) == "PENDING"
+    # Whoever edits the code or a YAML meanwhile changes other runs, not this one.
+    (mine / "daas_dist" / "search.py").write_text("raise SystemExit('edited')\n")
+    (mine / "configs" / "preset" / "tiny.yaml").write_text("# @package _global_\nseed: 9\n")
+    cluster.ask("scancel", before)
     wait(lambda: steps(run_dir) > 5, "five steps")
-    cluster.preempt()
+    cluster.ask("sbatch", *EVERYTHING, "sleep 1")
     wait(lambda: events(run_dir, "requeued"), "its requeue")
-    # Whoever edits the code or a YAML meanwhile changes another run, not this one.
-    assert (run_dir / "code" / "daas_dist" / "search.py").exists()
     cluster.let_go(run_dir)
     wait(lambda: completed(cluster, run_dir), "its end")
     torture.same(run_dir, peaceful)
@@ -117,7 +124,7 @@ def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
         run_dir = tmp_path / "run"
         cluster.submit("--nodes", "2", *words(run_dir))
         wait(lambda: steps(run_dir) > 5, "five steps")
-        cluster.preempt()
+        cluster.ask("sbatch", *EVERYTHING, "sleep 1")
         wait(lambda: events(run_dir, "requeued"), "its requeue")
         assert events(run_dir, "stopped")[0]["reason"] == "SIGTERM"
         assert events(run_dir, "requeued")[0]["cause"] == "preempted"
