@@ -140,6 +140,7 @@ def _setup(resources: Resources, code: Path) -> list[str]:
     return [
         *resources.setup,
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1  # or the checkout that it was submitted from would go first",
         # srun does not inherit it since Slurm 22.05.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
@@ -202,7 +203,7 @@ def _to_this_machine(plan: Plan, resources: Resources, code: Path, cwd: Path) ->
 def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
     """Run what is left of a plan on this machine; in the background unless it shall be shown."""
     command = [sys.executable, "-m", "launch.local", str(root), *(["--show"] if show else [])]
-    environment = {**os.environ, "PYTHONPATH": str(code)}
+    environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
     if show:
         status = subprocess.call(command, env=environment, cwd=cwd)
         if status:
