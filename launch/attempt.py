@@ -41,9 +41,10 @@ def before(run_dir: Path, identifier: str | None = None) -> int:
     """Note a start. 0, or a status with the reason on stderr. identifier: the Slurm job's."""
     if (run_dir / "DONE").exists():
         return 0  # its node was lost after its last word; the ranks see it too
-    if (run_dir / stopping.FILE).exists():
-        return _refuse(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
     log, position = RunLog(run_dir), progress(run_dir)
+    if (run_dir / stopping.FILE).exists():
+        log.event("cancelled", reason=f"the file {stopping.FILE}")
+        return _refuse(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
     if deaths(_events(run_dir), position) >= LIVES:
         return _stall(log, position, "the last start left no word")
     job = _asked(identifier)

@@ -99,9 +99,10 @@ def test_what_shall_stop_does_not_start_and_what_is_finished_is_finished(
     (tmp_path / "STOP").touch()
     assert attempt.before(tmp_path) == attempt.REFUSED
     assert f"{tmp_path / 'STOP'} is there; remove it" in capfd.readouterr().err
+    assert [event["event"] for event in read_events(tmp_path)] == ["cancelled"]
     (tmp_path / "DONE").touch()  # a job that is requeued as its node was lost at the last moment
     assert attempt.before(tmp_path) == 0 and attempt.after(tmp_path, 0) == "done"
-    assert not read_events(tmp_path)
+    assert len(read_events(tmp_path)) == 1
 
 
 def test_a_failure_of_its_own_does_not_come_back(tmp_path: Path) -> None:
