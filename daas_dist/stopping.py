@@ -54,7 +54,7 @@ class Stop:
     def __enter__(self) -> "Stop":
         self._process = os.getpid()
         self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
-        # A launcher holds back what comes earlier (launch/job.py).
+        # A launcher holds back what comes earlier (launch/rank.py).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 

@@ -7,7 +7,7 @@ rundir.py      a run directory, made before anything is submitted: configuration
 estimate.py    what a run will cost, as far as can be known
 executors.py   Slurm (by submitit), or this machine
 local.py       the runs of a submission one after the other, on this machine
-job.py         on the node: what each rank does
+rank.py        on the node: what each rank does
 attempt.py     on the node, around the ranks: does it start, does it come back
 jobs.py        status, logs, cancel, resume, list
 table.py       the table over the runs of an experiment

@@ -18,9 +18,9 @@ from submitit.slurm.slurm import SlurmExecutor
 from daas_dist import config as configuration
 from daas_dist.runlog import write_json
 from launch import rundir
-from launch.job import Rank
 from launch.local import PLAN
 from launch.plan import Plan, Run
+from launch.rank import Rank
 from launch.resources import Resources
 from launch.table import Table
 

@@ -64,7 +64,7 @@ class Queue:
             sys.executable, "-m", "torch.distributed.run", "--standalone",
             "--nproc-per-node", str(self.plan["ranks"]),
             "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
-            "--shutdown-timeout", str(SHUTDOWN), "-m", "launch.job", str(run_dir),
+            "--shutdown-timeout", str(SHUTDOWN), "-m", "launch.rank", str(run_dir),
         ]  # fmt: skip
         environment = dict(os.environ)
         if self.plan["threads"]:

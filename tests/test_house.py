@@ -23,7 +23,7 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 LAUNCH = PACKAGE.with_name("launch")
 LAUNCH_FLOORS = [
-    {"resources", "plan", "job", "attempt", "table", "estimate"},
+    {"resources", "plan", "rank", "attempt", "table", "estimate"},
     {"rundir"},
     {"local"},
     {"executors"},

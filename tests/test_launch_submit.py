@@ -52,7 +52,7 @@ def test_what_the_job_reads_is_frozen(
     frozen = config.load_frozen(run_dir / "config.yaml")
     assert frozen.data.root == "here" and frozen.run_dir == str(run_dir)
     assert (run_dir / "code" / "daas_dist" / "daas.py").exists()
-    assert (run_dir / "code" / "launch" / "job.py").exists()
+    assert (run_dir / "code" / "launch" / "rank.py").exists()
     assert not list(run_dir.glob("code/**/__pycache__"))
     assert "commit" in json.loads((run_dir / "code" / "checkout.json").read_text())
     script = slurm.read()["jobs"]["1"]["script"]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from whole_runs import ENVIRONMENT
 
-from launch import job
+from launch import rank
 
 MEET = """
 import os, sys
 from pathlib import Path
-from launch import job
+from launch import rank
 from daas_dist.mesh import connect
 import torch
-job.join(Path(sys.argv[1]))
+rank.join(Path(sys.argv[1]))
 mesh = connect("cpu")
 print(mesh.rank, mesh.world, mesh.local_rank, int(mesh.total(torch.tensor(mesh.rank + 1.0), "x")),
       os.environ["LOCAL_WORLD_SIZE"], os.environ["MASTER_PORT"])
@@ -30,9 +30,9 @@ mesh.close()
 def ranks(run_dir: Path, restart: int) -> list[list[str]]:
     """Three tasks on one node, as srun would start them; what each prints."""
     started = []
-    for rank in range(3):
+    for number in range(3):
         slurm = {
-            "SLURM_NTASKS": "3", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+            "SLURM_NTASKS": "3", "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number),
             "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart),
         }  # fmt: skip
         started.append(
@@ -56,10 +56,10 @@ def test_one_task_and_torchrun_s_ranks_need_none_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    job.join(tmp_path)
+    rank.join(tmp_path)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("RANK", "0")
-    job.join(tmp_path)
+    rank.join(tmp_path)
     assert not (tmp_path / "rendezvous").exists()
 
 
@@ -67,28 +67,28 @@ def test_where_rank_0_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, value in (("SLURM_NTASKS", "2"), ("SLURM_PROCID", "1"), ("SLURM_LOCALID", "0")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr(job, "PATIENCE", 0.3)
+    monkeypatch.setattr(rank, "PATIENCE", 0.3)
     with pytest.raises(TimeoutError, match="rank 1 on .*on a disk that all nodes share"):
-        job.join(tmp_path)
+        rank.join(tmp_path)
 
 
 def test_the_address_and_the_interface_of_a_route() -> None:
-    assert job.source_address("127.0.0.1") == "127.0.0.1"
-    assert job.interface_of("127.0.0.1") == "lo"
-    assert job.interface_of("203.0.113.9") is None
+    assert rank.source_address("127.0.0.1") == "127.0.0.1"
+    assert rank.interface_of("127.0.0.1") == "lo"
+    assert rank.interface_of("203.0.113.9") is None
 
 
 def test_a_port_that_is_taken_is_not_given() -> None:
-    port = job.free_port("127.0.0.1")
-    assert port in job.PORTS
+    port = rank.free_port("127.0.0.1")
+    assert port in rank.PORTS
     with socket.create_server(("127.0.0.1", port)):
         taken = range(port, port + 1)
-        old, job.PORTS = job.PORTS, taken
+        old, rank.PORTS = rank.PORTS, taken
         try:
             with pytest.raises(OSError, match="no free port"):
-                job.free_port("127.0.0.1")
+                rank.free_port("127.0.0.1")
         finally:
-            job.PORTS = old
+            rank.PORTS = old
 
 
 EARLY = """

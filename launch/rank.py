@@ -1,7 +1,7 @@
 """What each rank of a job does. It is given the run directory, and nothing else: the configuration
 is the frozen one, and the state is what the newest whole checkpoint has.
 
-    python -m launch.job RUN_DIR    under srun or torchrun, or as one process
+    python -m launch.rank RUN_DIR    under srun or torchrun, or as one process
 """
 
 import fcntl
