@@ -1,6 +1,7 @@
 """Seeds, what follows them and the table, on a real Slurm: a search that does not finish takes its
-own training with it, and no other."""
+own training with it, and no other. And what doctor says of a Slurm that is set up badly."""
 
+import json
 from pathlib import Path
 
 from slurm_cluster import events, up, wait
@@ -41,3 +42,22 @@ def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
     finally:
         cluster.devcluster("down")
     assert not cluster.orphans()
+
+
+def test_doctor_names_the_faults_of_a_cluster(tmp_path: Path) -> None:
+    cluster = up(
+        tmp_path / "cluster", "--no-requeue", "--grace", "0", "--kill-wait", "2", "--no-user-signal"
+    )
+    try:
+        cluster.ask("scontrol", "update", "PartitionName=low", "MaxTime=1")
+        done = cluster.run("daas", "doctor", "--json", "stage=search_fashion", "run_dir=/proc/no")
+        assert done.returncode == 1, done.stderr
+        found = {row["name"]: row for row in json.loads(done.stdout)}
+        bad = {name: row["state"] for name, row in found.items() if row["state"] != "ok"}
+        assert bad.items() >= {
+            "requeue": "warn", "preemption": "warn", "scancel": "warn", "time limit": "fail",
+            "run directory": "fail",
+        }.items()  # fmt: skip
+        assert all(found[name]["remedy"] for name in bad)
+    finally:
+        cluster.devcluster("down")
