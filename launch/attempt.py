@@ -65,7 +65,7 @@ def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
         return "done"
     if (run_dir / "FAILED").exists():
         return "failed"
-    cause = why_ended(_events(run_dir), job, status)
+    cause = why_ended(_events(run_dir), job)
     if cause in ("cancelled", "stopped"):
         log.event(cause)
         return cause
@@ -75,9 +75,9 @@ def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
         if deaths(_events(run_dir), position) >= LIVES:
             _stall(log, position, f"status {status}")
             return "stalled"
-    if job is not None:
+    if identifier is not None:  # also where Slurm did not answer about it
         try:
-            slurm.requeue(job.id)
+            slurm.requeue(identifier)
         except SlurmError as error:
             log.event("warning", message=f"not requeued ({error}); `submit.py resume {run_dir}`")
             return "stopped"
@@ -85,7 +85,7 @@ def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
     return "again"
 
 
-def why_ended(events: Sequence[dict[str, Any]], job: JobState | None, status: int) -> str:
+def why_ended(events: Sequence[dict[str, Any]], job: JobState | None) -> str:
     """preempted | time limit | signalled | cancelled | stopped | died.
 
     Slurm's own word first: it also knows of a job that was killed before it could speak.

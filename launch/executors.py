@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +29,46 @@ WAIT = 120
 TABLE_MINUTES = 10
 
 
-def submit(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+@dataclass(frozen=True)
+class Site:
+    """What the jobs of a submission share: what they ask for, their code, and where they start."""
+
+    resources: Resources
+    code: Path
+    cwd: Path
+
+
+def submit(plan: Plan, site: Site) -> None:
     """Submit all of a plan, and write down in each run directory as what."""
-    if resources.kind == "slurm":
-        _to_slurm(plan, resources, code, cwd)
+    if site.resources.kind == "slurm":
+        _to_slurm(plan, site)
     else:
-        _to_this_machine(plan, resources, code, cwd)
+        _to_this_machine(plan, site)
 
 
 # --- Slurm ---------------------------------------------------------------------------------------
 
 
-def _to_slurm(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+def _to_slurm(plan: Plan, site: Site) -> None:
     ids: dict[str, str] = {}
     for runs in _batches(plan.runs):
         parents = [ids[name] for run in runs for name in run.after]
-        for run, identifier in zip(
-            runs, _submit(plan, runs, resources, code, cwd, parents), strict=True
-        ):
+        for run, identifier in zip(runs, _submit(plan, runs, site, parents), strict=True):
             ids[run.name] = identifier
-            rundir.record(run.run_dir, _told(plan, run, resources, identifier, cwd))
+            rundir.record(run.run_dir, _told(plan, run, site, identifier))
     if plan.table:
         executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
         executor.update_parameters(
-            **_parameters(f"table {plan.root.name}", resources, cwd, "afterany", ids.values())
+            **_parameters(f"table {plan.root.name}", site, "afterany", list(ids.values()))
             | {"nodes": 1, "ntasks_per_node": 1, "time": TABLE_MINUTES, "gpus_per_node": None},
-            setup=_setup(resources, code),
+            setup=_setup(site),
         )
         executor.submit(Table(str(plan.root.absolute())))
 
 
-def _submit(
-    plan: Plan,
-    runs: Sequence[Run],
-    resources: Resources,
-    code: Path,
-    cwd: Path,
-    parents: Sequence[str],
-) -> list[str]:
+def _submit(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str]) -> list[str]:
     """One job, or one array: the ids of its runs."""
-    executor = executor_for(plan, runs, resources, code, cwd, parents)
+    executor = executor_for(plan, runs, site, parents)
     ranks = [Rank(str(run.run_dir.absolute())) for run in runs]
     if len(ranks) == 1:
         return [executor.submit(ranks[0]).job_id]
@@ -78,12 +78,7 @@ def _submit(
 
 
 def executor_for(
-    plan: Plan,
-    runs: Sequence[Run],
-    resources: Resources,
-    code: Path,
-    cwd: Path,
-    parents: Sequence[str],
+    plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str]
 ) -> SlurmExecutor:
     """submitit's, for one job or one array. parents: the jobs that must finish before."""
     executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
@@ -91,10 +86,10 @@ def executor_for(
     directories = shlex.join(str(run.run_dir.absolute()) for run in runs)
     around = f"{shlex.quote(sys.executable)} -m launch.attempt"
     executor.update_parameters(
-        **_parameters(name, resources, cwd, "afterok", parents),
-        array_parallelism=resources.array_parallelism,
+        **_parameters(name, site, "afterok", parents),
+        array_parallelism=site.resources.array_parallelism,
         setup=[
-            *_setup(resources, code),
+            *_setup(site),
             f"SLURM_JOB_END_TIME=$({around} before {directories}) || exit $?",
             "export SLURM_JOB_END_TIME",
             "trap : TERM  # bash waits for its ranks, which save, and goes on to the last line",
@@ -106,11 +101,9 @@ def executor_for(
     return executor
 
 
-def _parameters(
-    name: str, resources: Resources, cwd: Path, kind: str, parents: Any
-) -> dict[str, Any]:
-    """submitit's names for them."""
-    parents = list(parents)
+def _parameters(name: str, site: Site, kind: str, parents: Sequence[str]) -> dict[str, Any]:
+    """submitit's names for them. kind: afterok or afterany."""
+    resources = site.resources
     return {
         "job_name": name,
         "nodes": resources.nodes,
@@ -129,17 +122,17 @@ def _parameters(
         "dependency": f"{kind}:{':'.join(parents)}" if parents else None,
         "additional_parameters": {
             "requeue": True,
-            "chdir": str(cwd),
+            "chdir": str(site.cwd),
             **({"kill-on-invalid-dep": "yes"} if parents else {}),
         },
     }
 
 
-def _setup(resources: Resources, code: Path) -> list[str]:
+def _setup(site: Site) -> list[str]:
     """The lines of a job's script before Python."""
     return [
-        *resources.setup,
-        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *site.resources.setup,
+        f"export PYTHONPATH={shlex.quote(str(site.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # or the checkout that it was submitted from would go first",
         # srun does not inherit it since Slurm 22.05.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
@@ -152,8 +145,8 @@ def script(plan: Plan, resources: Resources, cwd: Path) -> str:
     texts = []
     for runs in _batches(plan.runs):
         parents = [f"<{name}>" for run in runs for name in run.after]
-        code = plan.root.absolute() / "code"
-        executor = executor_for(plan, runs, resources, code, cwd, parents)
+        site = Site(resources, plan.root.absolute() / "code", cwd)
+        executor = executor_for(plan, runs, site, parents)
         if len(runs) > 1:
             executor.parameters["map_count"] = len(runs)
         text = executor._make_submission_file_text(  # pyright: ignore[reportPrivateUsage]
@@ -187,8 +180,9 @@ def _batches(runs: Sequence[Run]) -> list[list[Run]]:
 # --- This machine --------------------------------------------------------------------------------
 
 
-def _to_this_machine(plan: Plan, resources: Resources, code: Path, cwd: Path) -> None:
+def _to_this_machine(plan: Plan, site: Site) -> None:
     """Write down what local.py shall run in turn, and start it."""
+    resources = site.resources
     runs = [
         {"name": r.name, "run_dir": str(r.run_dir.absolute()), "after": list(r.after)}
         for r in plan.runs
@@ -196,8 +190,8 @@ def _to_this_machine(plan: Plan, resources: Resources, code: Path, cwd: Path) ->
     values = {"ranks": resources.ranks, "threads": resources.cpus_per_gpu, "table": plan.table}
     write_json(plan.root / PLAN, {**values, "runs": runs})
     for run in plan.runs:
-        rundir.record(run.run_dir, _told(plan, run, resources, "", cwd))
-    start_local(plan.root.absolute(), code, cwd, show=resources.kind == "debug")
+        rundir.record(run.run_dir, _told(plan, run, site, ""))
+    start_local(plan.root.absolute(), site.code, site.cwd, show=resources.kind == "debug")
 
 
 def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
@@ -217,15 +211,15 @@ def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
     process.returncode = 0  # it outlives this one, and nobody shall wait for it
 
 
-def _told(plan: Plan, run: Run, resources: Resources, identifier: str, cwd: Path) -> dict[str, Any]:
+def _told(plan: Plan, run: Run, site: Site, identifier: str) -> dict[str, Any]:
     return {
-        "cluster": resources.kind,
+        "cluster": site.resources.kind,
         "id": identifier,
         "name": run.name,
         "plan": str(plan.root.absolute()),
         "after": [str((plan.root / name).absolute()) for name in run.after],
-        "resources": asdict(resources),
-        "cwd": str(cwd),
+        "resources": asdict(site.resources),
+        "cwd": str(site.cwd),
         "command": sys.argv,
     }
 
@@ -235,7 +229,7 @@ def submit_again(run_dir: Path, job: Mapping[str, Any], code: Path, parents: Seq
     config = configuration.load_frozen(run_dir / rundir.CONFIG)
     run = Run(job["name"], job["name"], run_dir, config)
     plan = Plan(Path(job["plan"]), job["name"], (run,))
-    resources, cwd = Resources(**job["resources"]), Path(job["cwd"])
-    [identifier] = _submit(plan, [run], resources, code, cwd, parents)
+    site = Site(Resources(**job["resources"]), code, Path(job["cwd"]))
+    [identifier] = _submit(plan, [run], site, parents)
     rundir.record(run_dir, {**job, "id": identifier})
     return identifier

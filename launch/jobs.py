@@ -221,19 +221,22 @@ def log_tail(run_dir: Path, lines: int) -> str:
 
 def cancel(paths: Sequence[Path]) -> list[str]:
     """End runs: those that run save first. What was done, a line for each."""
-    lines = []
+    lines: list[str] = []
+    ids: list[str] = []
     for each, run_dir in zip(looks(paths), rundir.runs_in(paths), strict=True):
         job = rundir.submitted(run_dir)
         if each.state not in LIVE:
             lines.append(f"{run_dir}: {each.state} already")
         elif job["cluster"] == "slurm":
-            slurm.cancel([job["id"]])
+            ids.append(job["id"])
             if each.state == "PENDING":
                 RunLog(run_dir).event("cancelled", reason="before it started")
             lines.append(f"{run_dir}: job {job['id']} cancelled")
         else:
             (run_dir / stopping.FILE).touch()
             lines.append(f"{run_dir}: stops at its next step")
+    if ids:
+        slurm.cancel(ids)  # all at once: one takes those with it that wait for it
     return lines
 
 

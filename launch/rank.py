@@ -111,7 +111,7 @@ def own_address(nodes: int) -> str:
 
 def source_address(peer: str) -> str:
     """Which of this host's addresses the kernel would reach a peer from. Nothing is sent."""
-    family, _, _, _, target = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
+    family, _, _, _, target = socket.getaddrinfo(peer, 9, socket.AF_INET, socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)
         return str(probe.getsockname()[0])

@@ -68,7 +68,7 @@ def _submit(words: Sequence[str]) -> int:
     if given.prepare:
         print(_twin(todo, asked))
         return 0
-    executors.submit(todo, asked, code, Path.cwd())
+    executors.submit(todo, executors.Site(asked, code, Path.cwd()))
     if asked.kind != "debug":
         print(jobs_told(todo))
     return 0

@@ -69,7 +69,7 @@ def test_deaths_in_a_row_at_one_place(history: list[dict[str, Any]], count: int)
 def test_why_an_attempt_ended(reason: str, state: JobState | None, cause: str) -> None:
     told = [ended("stopped", reason="SIGTERM"), started(4)]  # an earlier one's says nothing
     told += [ended("stopped", step=5, reason=reason)] if reason else []
-    assert why_ended(told, state, 0) == cause
+    assert why_ended(told, state) == cause
 
 
 def test_three_deaths_are_a_stall_and_a_resume_begins_anew(
@@ -83,6 +83,19 @@ def test_three_deaths_are_a_stall_and_a_resume_begins_anew(
     assert attempt.before(tmp_path) != 0
     RunLog(tmp_path).event("submitted")
     assert attempt.before(tmp_path) == 0
+
+
+def test_where_slurm_does_not_answer_a_job_is_not_said_to_be_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status would else be 0, and what waits for its result would start."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("daas_dist.slurm.TRIES", 1)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert attempt.main(["before", str(tmp_path)]) == 0
+    assert attempt.main(["after", "137", str(tmp_path)]) == attempt.STOPPED
+    last = read_events(tmp_path)[-1]
+    assert last["event"] == "warning" and "scontrol is not on PATH" in last["message"]
 
 
 def test_a_checkpoint_between_is_progress(tmp_path: Path) -> None:
