@@ -29,6 +29,15 @@ WAIT = 120
 TABLE_MINUTES = 10
 
 
+class Executor(SlurmExecutor):
+    """submitit's, which refuses to exist where srun is not on PATH: but a dry run on a laptop shows
+    what it would submit, and launch.submit asks for sbatch before it submits anything."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
 @dataclass(frozen=True)
 class Site:
     """What the jobs of a submission share: what they ask for, their code, and where they start."""
@@ -57,7 +66,7 @@ def _to_slurm(plan: Plan, site: Site) -> None:
             ids[run.name] = identifier
             rundir.record(run.run_dir, _told(plan, run, site, identifier))
     if plan.table:
-        executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
+        executor = Executor(plan.root.absolute() / rundir.LOGS)
         executor.update_parameters(
             **_parameters(f"table {plan.root.name}", site, "afterany", list(ids.values()))
             | {"nodes": 1, "ntasks_per_node": 1, "time": TABLE_MINUTES, "gpus_per_node": None},
@@ -77,11 +86,9 @@ def _submit(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str])
     return [job.job_id for job in jobs]
 
 
-def executor_for(
-    plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str]
-) -> SlurmExecutor:
+def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str]) -> Executor:
     """submitit's, for one job or one array. parents: the jobs that must finish before."""
-    executor = SlurmExecutor(plan.root.absolute() / rundir.LOGS)
+    executor = Executor(plan.root.absolute() / rundir.LOGS)
     name = plan.root.name if runs[0].run_dir == plan.root else f"{plan.root.name}/{runs[0].group}"
     directories = shlex.join(str(run.run_dir.absolute()) for run in runs)
     around = f"{shlex.quote(sys.executable)} -m launch.attempt"

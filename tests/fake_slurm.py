@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 PROGRAM = Path(__file__).with_name("fake_slurm_program.py")
-COMMANDS = ("sbatch", "squeue", "scontrol", "scancel")
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 CONFIG = {
     "SLURM_VERSION": "22.05.8", "JobRequeue": "1", "KillWait": "30 sec",
     "PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE",

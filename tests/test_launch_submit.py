@@ -1,6 +1,7 @@
 """launch/submit.py against a Slurm that takes jobs and runs none: what is made and what is said."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def test_a_dry_run_prints_all_and_makes_nothing(
         assert f"#SBATCH --{line}" in told
     assert "--kill-on-bad-exit=1" in told and "launch.attempt after $?" in told
     assert not slurm.read()["jobs"] and not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_on_a_machine_without_slurm_shows_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").symlink_to(shutil.which("git") or "git")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert submit.main(["--dry-run", *SEARCH]) == 0
+    told = capsys.readouterr().out
+    assert "#SBATCH --requeue" in told and "sbatch is not on PATH here" in told
+    assert submit.main(SEARCH) == 2
+    assert "submit from a login node, or --cluster local" in capsys.readouterr().err
 
 
 def test_what_the_job_reads_is_frozen(
