@@ -158,16 +158,17 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
          f"seed={seed}", f"search.permute_rewards={str(job['null']).lower()}"]
     )  # fmt: skip
     data = load_data(config)
+    train, test = data.train, data.test
+    assert isinstance(train, Images) and isinstance(test, Images)
     if job["kind"] == "joint":
         side = SIDE.get(operation, 14)
-        train, test = smaller(data.train, side), smaller(data.test, side)
+        train, test = smaller(train, side), smaller(test, side)
         if operation == NOTHING:
             train, test = full_range(train), full_range(test)
-        data = dataclasses.replace(data, train=train, test=test)
-    train, val = split(data.train, 1 - config.data.val_share, config.seed)
+    train, val = split(train, 1 - config.data.val_share, config.seed)
     every = JOINT.get(operation, 1) if job["kind"] == "joint" else 1
     val = planted(val, operation, seed, "val", every)
-    test = planted(data.test, operation, seed, "test")
+    test = planted(test, operation, seed, "test")
     search = Search(
         config,
         SearchData(train, val, data.mean, data.std),

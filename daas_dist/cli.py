@@ -1,4 +1,4 @@
-"""The command `daas`: run | report | watch | explain | doctor."""
+"""The command `daas`: run | shards | report | watch | explain | doctor."""
 
 import errno
 import json
@@ -14,6 +14,7 @@ from daas_dist.faults import PEER_LOST, PeerLost, Refused
 from daas_dist.space import KINDS, Genotype
 
 USAGE = """usage: daas run stage=NAME [key=value …]
+       daas shards build | index | verify | list …
        daas report RUN…
        daas watch RUN
        daas explain KEY | stage=NAME
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return explain.main(rest)
     if command == "doctor":
         return doctor.main(rest)
+    if command == "shards":
+        return _shards(rest)
     if command == "watch" and len(rest) == 1:
         return watch.main(Path(rest[0]))
     if command == "run":
@@ -69,6 +72,19 @@ def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
     except PeerLost as error:
         print(f"daas {command}: {error}", file=sys.stderr)
         return PEER_LOST, str(error)
+
+
+def _shards(words: Sequence[str]) -> int:
+    from daas_dist.shards import command  # torch and numpy take a second to import
+
+    status = 0
+
+    def task() -> None:
+        nonlocal status
+        status = command.main(words)
+
+    failed, _ = attempt("shards", task)
+    return failed or status
 
 
 def run(settings: config.Config) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from daas_dist import checkpoint, findings, models, stopping
 from daas_dist.config import Config
-from daas_dist.data import digest, split
+from daas_dist.data import split
 from daas_dist.dataset import DataSet, load_data_in_turn, warn_of_bad_files
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
@@ -59,7 +59,7 @@ def run_search(config: Config) -> Path:
             job.mesh,
             job.device,
         )
-        sha256 = digest(data.train)
+        sha256 = data.train.digest()
         job.mesh.led(lambda: job.record_provenance(sha256))
         _resume(search, job)
         if job.log is not None:
@@ -165,14 +165,14 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
         "classes": list(data.train.classes),
         "mean": data.mean,
         "std": data.std,
-        "shape": list(data.train.images.shape[1:]),
+        "shape": list(data.train.shape),
     }
     result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
     result["config"] = asdict(config)
     result["provenance"] = json.loads((run_dir / "provenance.json").read_text())
     policy = search.policy()
     if policy is not None:
-        shown = data.train.images[:8]
+        shown = data.train.central(torch.arange(8))
         Samples.draw(shown, policy.apply, stream(config.seed, "samples")).save(run_dir)
     write_json(run_dir / "result.json", result)
     assert job.log is not None

@@ -180,11 +180,16 @@ def _mend(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """The file holds the old text or the new one, never a part, whenever the power goes."""
+    """As write_bytes."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """The file holds the old bytes or the new ones, never a part, whenever the power goes."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
     try:
-        write_synced(temporary, text.encode())
+        write_synced(temporary, data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

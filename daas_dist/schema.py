@@ -15,6 +15,10 @@ POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
 trivial_augment and rand_augment have too; "none" leaves even these out."""
 
 
+ANY_SIZE = ("folder", "shards")
+"""What data.* may name whose images are of any size."""
+
+
 class ConfigError(ValueError):
     """One sentence: the key, its value, what is allowed."""
 
@@ -41,6 +45,10 @@ BETAS: Rule = (lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two number
 SCALES: Rule = (lambda values: all(0 < value < inf for value in values), "numbers above 0")
 FINITE: Rule = (lambda values: all(-inf < value < inf for value in values), "finite numbers")
 SEEDS: Rule = (lambda values: all(value >= 0 for value in values), "whole numbers of 0 or more")
+PARTS: Rule = (
+    lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
+    "two shares of the area, least and most, above 0 and at most 1",
+)
 DISTINCT: Rule = (lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
 
 
@@ -67,7 +75,11 @@ class Data:
     val_root: str | None
     size: int | None
     channels: int
+    classes: str
+    images_per_class: int | None
     crop_padding: int
+    crop_scale: list[float] | None
+    test_resize: int | None
     flip: bool
     cutout: int
     mean: list[float] | None
@@ -77,12 +89,20 @@ class Data:
     test_limit: int | None
     max_bad_files: int
     download: bool
+    workers: int | None
+    shuffle_window: int | None
+    cache: str | None
+    cache_gb: float
 
     def __post_init__(self) -> None:
-        _check(self, "data", one_of("fashion_mnist", "cifar10", "cifar100", "folder"), "name")
+        _check(
+            self, "data", one_of("fashion_mnist", "cifar10", "cifar100", "folder", "shards"), "name"
+        )
         _check(self, "data", one_of(1, 3), "channels")
-        _check(self, "data", COUNT, "size", "test_limit")
-        _check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files")
+        _check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
+        _check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files", "workers")
+        _check(self, "data", PARTS, "crop_scale")
+        _check(self, "data", POSITIVE, "cache_gb")
         _check(self, "data", OPEN_SHARE, "val_share")
         _check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
         each = f"{self.channels} numbers, as data.channels={self.channels}"
@@ -92,18 +112,44 @@ class Data:
         if (self.mean is None) != (self.std is None):
             wanted = "null, as data.mean is null" if self.std else "numbers, as data.mean has them"
             refuse("data.std", self.std, wanted)
+        self._check_source()
+
+    def _check_source(self) -> None:
         if self.name == "folder" and self.root is None:
             refuse("data.root", None, "the path of a folder with one sub-folder a class")
+        if self.name == "shards" and self.root is None:
+            refuse("data.root", None, "a folder of shards that `daas shards build` has made")
         if self.name.startswith("cifar") and self.root is None:
             refuse("data.root", None, f"the path of the folder that holds {self.name} or gets it")
-        if self.name == "folder" and self.download:
-            refuse("data.download", True, "false, as a folder is not downloaded")
-        if self.name == "folder" and self.size is None:
-            refuse("data.size", None, "the side in pixels to which a folder's images are brought")
-        if self.name != "folder" and self.size is not None:
-            refuse("data.size", self.size, f"null, as {self.name} images have one size already")
-        if self.name != "folder" and self.val_root is not None:
-            refuse("data.val_root", self.val_root, f"null, as {self.name} has its own test images")
+        if self.name in ANY_SIZE:
+            if self.download:
+                refuse("data.download", True, f"false, as data={self.name} is not downloaded")
+            if self.size is None:
+                refuse("data.size", None, "the side in pixels to which the images are brought")
+        else:
+            if self.size is not None:
+                refuse("data.size", self.size, f"null, as {self.name} images have one size already")
+            if self.val_root is not None:
+                wanted = f"null, as {self.name} has its own test images"
+                refuse("data.val_root", self.val_root, wanted)
+        if self.name != "shards":
+            only = f"{{}}, as data={self.name}: only data=shards has that"
+            for name in (
+                "images_per_class",
+                "crop_scale",
+                "test_resize",
+                "shuffle_window",
+                "cache",
+            ):
+                if getattr(self, name) is not None:
+                    refuse(f"data.{name}", getattr(self, name), only.format("null"))
+            if self.classes != "all":
+                refuse("data.classes", self.classes, only.format("all"))
+        elif self.test_resize is not None and self.size and self.test_resize < self.size:
+            refuse("data.test_resize", self.test_resize, f"at least data.size={self.size}, or null")
+        if self.crop_scale is not None and self.crop_padding:
+            wanted = "0, as data.crop_scale cuts a part of its own"
+            refuse("data.crop_padding", self.crop_padding, wanted)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,7 +5,6 @@ A step reads aloud in Search.step; everything that a later step needs is in Sear
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,8 @@ from daas_dist.daas import (
     weight_gradient,
     weight_term,
 )
-from daas_dist.data import Batches, Images
+from daas_dist.data import ImageSet, Read
+from daas_dist.dataset import open_feed
 from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
@@ -45,11 +45,11 @@ JVP = 0.8
 
 @dataclass(frozen=True)
 class SearchData:
-    """What a search reads: two splits in memory, how to normalise them, and (for a search of the
-    architecture alone) the policy that it trains under; no policy leaves the images as they are."""
+    """What a search reads: two splits, how to normalise them, and (for a search of the architecture
+    alone) the policy that it trains under; no policy leaves the images as they are."""
 
-    train: Images
-    val: Images
+    train: ImageSet
+    val: ImageSet
     mean: Sequence[float]
     std: Sequence[float]
     fixed_policy: Policy | None = None
@@ -65,9 +65,17 @@ class Search:
         self.config, self.data, self.mesh, self.device = config, data, mesh, device
         settings = config.search
         self.estimator = ESTIMATORS[settings.estimator]
-        self.train_batches = Batches(len(data.train), settings.batch_size, config.seed, "train")
-        self.val_batches = Batches(len(data.val), settings.batch_size, config.seed, "val")
         self.epochs = settings.warmup_epochs + settings.joint_epochs
+        self.feed = open_feed(
+            config.data,
+            {"train": data.train, "val": data.val},
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            epochs=self.epochs,
+            part=mesh.part,
+            device=device,
+        )
+        self.train_batches = self.feed.orders["train"].batches
         self.steps = self.epochs * self.train_batches.steps_per_epoch
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = SearchState.initial(network, config)
@@ -129,8 +137,8 @@ class Search:
         return left_out
 
     def _step(self) -> None:
-        train = self._batch(self.data.train, self.train_batches, "train")
-        val = self._batch(self.data.val, self.val_batches, "val")
+        read = self.feed.batch(self.state.step)
+        train, val = self._to_device(read["train"]), self._to_device(read["val"])
         val = Batch(self.to_network(val.images), val.labels)
 
         sampled_I = self.sample_architectures("arch", self.config.search.architectures)
@@ -361,14 +369,8 @@ class Search:
         images, size = self.to_network(images_u8), self.config.data.cutout
         return augment.cutout_square(images, size, generator, part) if size else images
 
-    def _batch(self, images: Any, batches: Batches, purpose: str) -> Batch:
-        """uint8 images after crop and flip, and labels: this rank's part of the step's batch."""
-        part = self.mesh.part
-        index = part.take(batches.indices(self.state.step))
-        generator = stream(self.config.seed, "crop", purpose, self.state.step)
-        padding, flip = self.config.data.crop_padding, self.config.data.flip
-        cropped = augment.crop_flip(images.images[index], padding, flip, generator, part)
-        return Batch(cropped, images.labels[index].to(self.device))
+    def _to_device(self, read: Read) -> Batch:
+        return Batch(*(part.to(self.device, non_blocking=True) for part in read))
 
     def to_network(self, images_u8: Tensor) -> Tensor:
         images = augment.normalise(images_u8.to(self.device), self.data.mean, self.data.std)

@@ -20,13 +20,13 @@ from torchvision.transforms import v2
 
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
-from daas_dist.data import Batches, digest
-from daas_dist.dataset import DataSet, load_data_in_turn, warn_of_bad_files
+from daas_dist.data import in_turn
+from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, warn_of_bad_files
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
 from daas_dist.result import load_genotype, load_policy, read
-from daas_dist.rng import stream
+from daas_dist.rng import WHOLE, stream
 from daas_dist.runlog import RunLog, read_metrics, write_json
 from daas_dist.schedules import cosine
 from daas_dist.space import random_genotype
@@ -69,7 +69,7 @@ def run_training(config: Config) -> Path:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))
         data = load_data_in_turn(config, job.mesh)
-        sha256 = digest(data.train)
+        sha256 = data.train.digest()
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
@@ -152,7 +152,7 @@ class Training:
 
     def __init__(self, config: Config, data: DataSet, row: Row, device: torch.device) -> None:
         self.settings, self.data, self.row, self.device = config.train, data, row, device
-        plain = {"crop_padding": 0, "flip": False, "cutout": 0}
+        plain = {"crop_padding": 0, "crop_scale": None, "flip": False, "cutout": 0}
         self.images = replace(config.data, **plain) if row.policy == "none" else config.data
         self.augmented = _augmentation(config, row.policy)
         network = _network(config, data, row).to(device)
@@ -163,7 +163,16 @@ class Training:
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
         )
-        self.batches = Batches(len(data.train), self.settings.batch_size, row.seed, "training")
+        self.feed = open_feed(
+            self.images,
+            {"training": data.train},
+            batch_size=self.settings.batch_size,
+            seed=row.seed,
+            epochs=self.settings.epochs,
+            part=WHOLE,
+            device=device,
+        )
+        self.batches = self.feed.orders["training"].batches
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.sums = torch.zeros(2)
         """Loss and accuracy over the epoch's steps so far, as a stop may come between two."""
@@ -205,7 +214,7 @@ class Training:
             beat()
         trained = time.monotonic() - began
         train_loss, train_accuracy = (self.sums / steps).tolist()
-        test_loss, test_accuracy = evaluate(self.network, self.data, self.settings.batch_size, beat)
+        test_loss, test_accuracy = self.evaluate(beat)
         self.epoch += 1
         self.sums = torch.zeros(2)
         self.seconds += time.monotonic() - began
@@ -223,9 +232,9 @@ class Training:
 
     def train_step(self) -> None:
         step = self.step
-        index = self.batches.indices(step)
-        images = self._input(self.data.train.images[index], step)
-        labels = self.data.train.labels[index].to(self.device)
+        read = self.feed.batch(step)["training"]
+        images = self._input(read.images.to(self.device, non_blocking=True), step)
+        labels = read.labels.to(self.device, non_blocking=True)
         # Drop-path ramps up linearly (peer: DARTS).
         share = self.settings.drop_path * self.epoch / self.settings.epochs
         self.network.set_drop_path(share, stream(self.row.seed, "drop-path", step))
@@ -243,11 +252,9 @@ class Training:
         self.step += 1
 
     def _input(self, images_u8: Tensor, step: int) -> Tensor:
-        """What the network sees of a batch, on its device."""
+        """What the network sees of a batch that was cut."""
         generator = stream(self.row.seed, "training-augment", step)
-        padding, flip = self.images.crop_padding, self.images.flip
-        images_u8 = augment.crop_flip(images_u8, padding, flip, generator)
-        images_u8 = self.augmented(images_u8, generator).to(self.device)
+        images_u8 = self.augmented(images_u8, generator)
         images = augment.normalise(images_u8, self.data.mean, self.data.std)
         if self.images.cutout:
             images = augment.cutout_square(images, self.images.cutout, generator)
@@ -264,10 +271,26 @@ class Training:
         beside = cross_entropy(auxiliary, labels, label_smoothing=smoothing)
         return loss, loss + self.settings.auxiliary_weight * beside, logits
 
+    @torch.no_grad()
+    def evaluate(self, beat: Callable[[], None]) -> tuple[float, float]:
+        """Mean loss and accuracy on the test images, each counted once; beat at every batch."""
+        self.network.eval()
+        total = torch.zeros(2)
+        data, size = self.data, self.settings.batch_size
+        for images, labels in in_turn(
+            data.test, size, workers=self.feed.workers, pin=self.feed.pin
+        ):
+            inputs = augment.normalise(images.to(self.device), data.mean, data.std)
+            logits = self.network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
+            loss = cross_entropy(logits, labels, reduction="sum")
+            total += torch.stack([loss, (logits.argmax(-1) == labels).sum()])
+            beat()
+        mean = (total / len(data.test)).tolist()
+        return mean[0], mean[1]
+
     def result(self, test_accuracies: list[float]) -> dict[str, Any]:
         """A row of comparison.json, from the accuracy after each epoch."""
-        shape = self.data.train.images.shape[1:]
-        parameters, multiply_adds = models.cost(self.network, (shape[0], shape[1], shape[2]))
+        parameters, multiply_adds = models.cost(self.network, self.data.train.shape)
         best = max(test_accuracies)
         return {
             "architecture": self.row.architecture,
@@ -296,7 +319,7 @@ def _network(config: Config, data: DataSet, row: Row) -> Network:
             settings.channels,
             settings.cells,
             len(data.train.classes),
-            data.train.images.shape[1],
+            data.train.shape[0],
             config.model.stem,
             auxiliary=settings.auxiliary_weight > 0,
         )
@@ -320,23 +343,3 @@ def _augmentation(config: Config, policy: str) -> Augmentation:
             return torch.stack([transform(image) for image in images_u8])
 
     return each_image
-
-
-@torch.no_grad()
-def evaluate(
-    network: Network, data: DataSet, batch_size: int, beat: Callable[[], None]
-) -> tuple[float, float]:
-    """Mean loss and accuracy on the test images, each counted once; beat at every batch."""
-    device = next(network.parameters()).device
-    network.eval()
-    total = torch.zeros(2)
-    for images, labels in zip(
-        data.test.images.split(batch_size), data.test.labels.split(batch_size), strict=True
-    ):
-        inputs = augment.normalise(images.to(device), data.mean, data.std)
-        logits = network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
-        loss = cross_entropy(logits, labels, reduction="sum")
-        total += torch.stack([loss, (logits.argmax(-1) == labels).sum()])
-        beat()
-    mean = (total / len(data.test)).tolist()
-    return mean[0], mean[1]

@@ -11,7 +11,7 @@ FLOORS = [
     {"daas", "transform"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
-    {"config", "checkpoint", "result", "deal"},
+    {"config", "checkpoint", "result", "deal", "shards"},
     {"telemetry", "dataset", "job"},
     {"state"},
     {"report", "watch", "search", "explain"},

@@ -1,27 +1,45 @@
 """Images in memory, where they come from, and the order in which a run reads them.
 
-images.py       a data set in memory: its parts, its mean and deviation, its digest
+images.py       what a run reads, an ImageSet, and the one in memory: its parts, mean and deviation
 idx_files.py    Fashion-MNIST
 cifar_files.py  CIFAR-10 and CIFAR-100
 folders.py      your own pictures, one folder a class; decode.py reads one of them
-reader.py       the batches of a run
+shards.py       pictures in shards on a disk, an ImageSet too; manifest.py is what a folder of them
+                holds, surrogate.py which classes are wanted
+crops.py        how a training image is cut
+reader.py       the order of a run's batches
+feed.py         the batches themselves, read ahead
 """
 
 from daas_dist.data.cifar_files import cifar
-from daas_dist.data.folders import folder
+from daas_dist.data.crops import Crop
+from daas_dist.data.feed import Feed, Order, Read, in_turn, workers_for
+from daas_dist.data.folders import folder, list_classes, printable
 from daas_dist.data.idx_files import FASHION_MNIST_ROOT, fashion_mnist
-from daas_dist.data.images import Images, digest, limit, measure, split
+from daas_dist.data.images import Images, ImageSet, limit, measure, split
 from daas_dist.data.reader import Batches
+from daas_dist.data.shards import Shards, limit_classes, open_shards
 
 __all__ = [
     "FASHION_MNIST_ROOT",
     "Batches",
+    "Crop",
+    "Feed",
+    "ImageSet",
     "Images",
+    "Order",
+    "Read",
+    "Shards",
     "cifar",
-    "digest",
     "fashion_mnist",
     "folder",
+    "in_turn",
     "limit",
+    "limit_classes",
+    "list_classes",
     "measure",
+    "open_shards",
+    "printable",
     "split",
+    "workers_for",
 ]

@@ -1,9 +1,16 @@
-"""One picture file as a square of pixels: upright, grey or RGB, whatever it was stored as."""
+"""One picture file as pixels: upright, grey or RGB, whatever it was stored as."""
 
+import io
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of what is read. Formats that call other programs (EPS) are left out."""
@@ -11,31 +18,90 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """A quarter of a GiB of RGB, Pillow's limit. A larger picture is refused before it is decoded."""
 
+ORIENTATION = 0x0112
+"""The EXIF tag. 1 is upright, as is a picture without it."""
 
-def decode(path: Path, size: int, channels: int) -> np.ndarray:
-    """[C, size, size] uint8: upright, the central square, in grey or RGB."""
-    with Image.open(path, formats=FORMATS) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+BoxOf = Callable[[int, int], tuple[int, int, int, int]]
+"""(width, height) of a picture -> (left, top, width, height) of the part that is wanted."""
+
+
+def central(
+    file: Path | BinaryIO, size: int, channels: int, shorter: int | None = None
+) -> np.ndarray:
+    """[C, size, size] uint8: the central square, once the shorter side is `shorter` (size)."""
+    shorter = shorter or size
+    with Image.open(file, formats=FORMATS) as opened:
+        _check_size(opened)
         # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size wanted keeps the quality.
-        opened.draft(None, (2 * size, 2 * size))
+        opened.draft(None, (2 * shorter, 2 * shorter))
         picture = ImageOps.exif_transpose(opened)
     picture = _to_channels(picture, channels)
-    square = _central_square(*picture.size, size)
+    square = _central_square(*picture.size, size, shorter)
     picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=square)
     array = np.asarray(picture)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def _central_square(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """The box of the original that becomes the central square once the shorter side is `size`.
+def part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
+    """[C, size, size] uint8: a part of an encoded picture, resized (bilinear with antialias).
 
-    The same pixels as torchvision's Resize(size), CenterCrop(size), whose roundings these are, but
-    a strip of 1 x 1,000,000 pixels is not blown up before it is cut.
+    The same as torchvision's resized_crop of the decoded picture. An upright JPEG is decoded in
+    RGB by torchvision, to Pillow's very values in two thirds of its time; so is the resizing,
+    in half (one core, 500 x 375 pixels: 1,020 pictures a second for 600).
     """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        _check_size(opened)
+        upright = opened.getexif().get(ORIENTATION, 1) == 1
+        if channels == 3 and opened.format == "JPEG" and upright:
+            pixels_CHW = _jpeg(data)
+        else:
+            picture = _to_channels(ImageOps.exif_transpose(opened), channels)
+            array = np.array(picture)
+            pixels_CHW = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+    left, top, width, height = box_of(pixels_CHW.shape[2], pixels_CHW.shape[1])
+    cut = pixels_CHW[:, top : top + height, left : left + width]
+    return interpolate(cut[None], (size, size), mode="bilinear", antialias=True)[0]
+
+
+def _jpeg(data: bytes) -> Tensor:
+    from torchvision.io import ImageReadMode, decode_jpeg  # takes a second to import
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        encoded = torch.frombuffer(data, dtype=torch.uint8)
+    decoded = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    assert isinstance(decoded, Tensor)  # a list for a list
+    return decoded
+
+
+def shrink(opened: Image.Image, side: int) -> Image.Image:
+    """Upright in RGB, its shorter side `side` pixels (bilinear with antialias)."""
+    _check_size(opened)
+    picture = _to_channels(ImageOps.exif_transpose(opened), 3)
+    width, height = picture.size
     shorter = min(width, height)
-    scaled_width, scaled_height = int(size * width / shorter), int(size * height / shorter)
+    return picture.resize(
+        (max(1, int(side * width / shorter)), max(1, int(side * height / shorter))),
+        Image.Resampling.BILINEAR,
+    )
+
+
+def _check_size(opened: Image.Image) -> None:
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+
+
+def _central_square(
+    width: int, height: int, size: int, shorter: int
+) -> tuple[float, float, float, float]:
+    """The box of the original that becomes the central square once its shorter side is `shorter`.
+
+    The same pixels as torchvision's Resize(shorter), CenterCrop(size), whose roundings these are,
+    but a strip of 1 x 1,000,000 pixels is not blown up before it is cut.
+    """
+    least = min(width, height)
+    scaled_width, scaled_height = int(shorter * width / least), int(shorter * height / least)
     left, top = round((scaled_width - size) / 2), round((scaled_height - size) / 2)
     across, down = width / scaled_width, height / scaled_height
     return left * across, top * down, (left + size) * across, (top + size) * down

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from daas_dist.data.decode import decode
+from daas_dist.data.decode import central
 from daas_dist.data.images import Images, stratified
 
 NOT_IMAGES = frozenset({"Thumbs.db", "desktop.ini"})
@@ -44,7 +44,7 @@ def folder(
         raise ValueError(f"{channels} channels; set data.channels to 1 (grey) or 3 (RGB)")
     if size < 1:
         raise ValueError(f"pictures of {size} pixels; set data.size to 1 or more")
-    classes, files, labels = _list_classes(Path(root), "data.root")
+    classes, files, labels = list_classes(Path(root), "data.root")
     if val_root is None:
         trains = round((1 - TEST_SHARE) * len(labels))
         in_train = stratified(labels, trains, classes, seed, "folder", both=True)
@@ -52,7 +52,7 @@ def folder(
         files, labels = [files[i] for i in order.tolist()], labels[order]
     else:
         trains = len(files)
-        val_classes, val_files, val_labels = _list_classes(Path(val_root), "data.val_root")
+        val_classes, val_files, val_labels = list_classes(Path(val_root), "data.val_root")
         if val_classes != classes:
             differing = sorted(set(classes) ^ set(val_classes))
             raise ValueError(
@@ -62,7 +62,7 @@ def folder(
         files, labels = files + val_files, torch.cat([labels, val_labels])
     _check_memory(len(files), channels, size, memory)
     images, reasons = _decode_all(files, size, channels)
-    bad = {row: f"{_printable(files[row])}: {reasons[row]}" for row in sorted(reasons)}
+    bad = {row: f"{printable(files[row])}: {reasons[row]}" for row in sorted(reasons)}
     if len(bad) > max_bad_files:
         raise ValueError(
             f"{len(bad)} of {len(files)} files could not be read, data.max_bad_files allows "
@@ -95,7 +95,7 @@ def _name_some(names: list[str]) -> str:
     return "; ".join(names[:NAMED_IN_ERRORS]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _list_classes(root: Path, key: str) -> tuple[tuple[str, ...], list[Path], Tensor]:
+def list_classes(root: Path, key: str) -> tuple[tuple[str, ...], list[Path], Tensor]:
     """Class names (sorted), every picture file below them (sorted), and its label [N]."""
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; set {key} to a folder with one folder a class")
@@ -112,7 +112,7 @@ def _list_classes(root: Path, key: str) -> tuple[tuple[str, ...], list[Path], Te
     if empty:
         raise ValueError(f"class folders without a file in {root}: {_name_some(empty)}; see {key}")
     labels = torch.repeat_interleave(torch.tensor([len(files) for files in files_C]))
-    return tuple(map(_printable, names)), [path for files in files_C for path in files], labels
+    return tuple(map(printable, names)), [path for files in files_C for path in files], labels
 
 
 def _walk(top: Path) -> Iterator[Path]:
@@ -129,9 +129,9 @@ def _walk(top: Path) -> Iterator[Path]:
         yield from (Path(here) / name for name in wanted)
 
 
-def _printable(name: Path | str) -> str:
-    """A file name may hold bytes that are no text; printing it must not fail."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+def printable(name: Path | str) -> str:
+    """A file name may hold bytes that are no text, or a new line; printing it must not fail."""
+    return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
 def _check_memory(count: int, channels: int, size: int, memory: int | None) -> None:
@@ -173,7 +173,7 @@ def _decode_all(files: list[Path], size: int, channels: int) -> tuple[Tensor, di
 
     def decode_into(row: int) -> None:
         try:
-            array_NCHW[row] = decode(files[row], size, channels)
+            array_NCHW[row] = central(files[row], size, channels)
         except MemoryError:
             raise
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
@@ -185,7 +185,7 @@ def _decode_all(files: list[Path], size: int, channels: int) -> tuple[Tensor, di
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # The pixels of a picture with odd metadata are still its pixels.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        # decode() refuses what this warns of.
+        # central() refuses what this warns of.
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         list(pool.map(decode_into, range(len(files))))
     return images, reasons

@@ -1,4 +1,4 @@
-"""A data set in memory, its parts, and its sums.
+"""What a run reads: an ImageSet. Here are what they share, their parts, and the one in memory.
 
 Shapes: images [N, C, H, W] uint8, labels [N] int64.
 """
@@ -6,11 +6,57 @@ Shapes: images [N, C, H, W] uint8, labels [N] int64.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from daas_dist.rng import stream
+from daas_dist import augment
+from daas_dist.data.crops import Crop
+from daas_dist.rng import WHOLE, Part, stream
+
+AnyImages = TypeVar("AnyImages", bound="ImageSet")
+
+
+class ImageSet(Protocol):
+    """Pictures with labels, in memory (Images) or on a disk (shards.Shards)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """[N] int64, numbers into classes."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def bad_files(self) -> tuple[str, ...]:
+        """ "name: reason" of each file that was left out."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of what is read."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self: AnyImages, index: Tensor) -> AnyImages:
+        """The images at these indices, or where a mask is true, in this order."""
+        ...
+
+    def training(self, index: Tensor, crop: Crop, generator: Generator, part: Part) -> Tensor:
+        """uint8 [B / part.of, C, H, W]: this part of a batch, cut at random. The draws are the
+        whole batch's, each image's own."""
+        ...
+
+    def central(self, index: Tensor) -> Tensor:
+        """uint8 [B, C, H, W]: as they are tested."""
+        ...
+
+    def digest(self) -> str:
+        """sha256 (hex) of what it holds: what a run says it was trained on."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +90,33 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def take(self, index: Tensor) -> "Images":
-        """The images at these indices, in this order (a copy)."""
+        """The images at these indices, or where a mask is true, in this order (a copy)."""
         return Images(self.images[index], self.labels[index], self.classes, self.bad_files)
 
+    def training(
+        self, index: Tensor, crop: Crop, generator: Generator, part: Part = WHOLE
+    ) -> Tensor:
+        own = self.images[part.take(index)]
+        return augment.crop_flip(own, crop.padding, crop.flip, generator, part)
 
-def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+    def central(self, index: Tensor) -> Tensor:
+        return self.images[index]
+
+    def digest(self) -> str:
+        """sha256 (hex) of the shape, the pixels and the labels."""
+        total = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        total.update(self.images.contiguous().numpy().data)
+        total.update(self.labels.contiguous().numpy().astype("<i8").data)
+        return total.hexdigest()
+
+
+def split(images: AnyImages, share: float, seed: int) -> tuple[AnyImages, AnyImages]:
     """(train, val): `share` of the images to train, as much of every class as whole images allow.
 
     Drawn by stream(seed, "split"); both parts keep the order of the data set.
@@ -62,7 +129,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     return images.take(in_train), images.take(~in_train)
 
 
-def limit(images: Images, count: int, seed: int) -> Images:
+def limit(images: AnyImages, count: int, seed: int) -> AnyImages:
     """`count` of the images, the classes in their proportions; a smaller count gives a subset.
 
     Drawn by stream(seed, "limit"); the order of the data set is kept.
@@ -142,11 +209,3 @@ def measure(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
             "check data.root and data.channels"
         )
     return tuple(mean_C.tolist()), tuple(std_C.tolist())
-
-
-def digest(images: Images) -> str:
-    """sha256 (hex) of the shape, the pixels and the labels: what a run says it was trained on."""
-    total = hashlib.sha256(repr(tuple(images.images.shape)).encode())
-    total.update(images.images.contiguous().numpy().data)
-    total.update(images.labels.contiguous().numpy().astype("<i8").data)
-    return total.hexdigest()

@@ -17,7 +17,16 @@ class Batches:
     is (another tail every epoch, since the order changes).
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, purpose: str) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        purpose: str,
+        window: tuple[Tensor, int] | None = None,
+    ) -> None:
+        """window: (the file [count] that each image lies in, how many files are read at a time),
+        where jumping between all of them would be slow."""
         if batch_size < 1:
             raise ValueError(f"a batch of {batch_size} images; set batch_size to 1 or more")
         if count < batch_size:
@@ -29,6 +38,7 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.purpose = purpose
+        self.window = window
         self.steps_per_epoch = count // batch_size
         self.dropped = count % batch_size
         # Only a saving of time: indices() gives the same answer without it.
@@ -41,7 +51,13 @@ class Batches:
     def order(self, epoch: int) -> Tensor:
         """[count] the permutation of an epoch, the dropped tail included."""
         generator = stream(self.seed, "order", self.purpose, epoch)
-        return torch.randperm(self.count, generator=generator)
+        order = torch.randperm(self.count, generator=generator)
+        if self.window is None:
+            return order
+        file_N, width = self.window
+        place = torch.randperm(int(file_N.max()) + 1, generator=generator)
+        # Stable: inside a window the images stay in the order that was just drawn.
+        return order[(place[file_N[order]] // width).argsort(stable=True)]
 
     def indices(self, step: int) -> Tensor:
         """[batch_size] int64, the images of a global step (from 0, over all epochs)."""

@@ -1,0 +1,173 @@
+"""Batches read ahead: other processes decode the images of later steps while this one computes.
+
+What a step gets is a function of its number, so reading ahead changes nothing: a resume starts at
+its step and nothing that was read and not used is missed.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from daas_dist.data.crops import Crop
+from daas_dist.data.images import Images, ImageSet
+from daas_dist.data.manifest import DataError
+from daas_dist.data.reader import Batches
+from daas_dist.data.shards import Shards
+from daas_dist.rng import Part, stream
+
+AHEAD = 2
+"""Steps that each worker reads ahead: torch's own."""
+
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Order:
+    """One of the things that a run reads: which images, in which batches."""
+
+    images: ImageSet
+    batches: Batches
+
+
+class Read(NamedTuple):
+    """One rank's part of a batch, on the CPU."""
+
+    images: Tensor
+    """uint8 [B, C, H, W], cut."""
+    labels: Tensor
+
+
+def workers_for(images: ImageSet, asked: int | None) -> int:
+    """How many processes read ahead. None: for shards this rank's share of the cores but one, for
+    images in memory none, as cutting them costs less than handing them over."""
+    if asked is not None:
+        return asked
+    if isinstance(images, Images):
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_WORKERS, cores - 1))
+
+
+class _Steps(Dataset[tuple[dict[str, Read], dict[str, str]]]):
+    """What a run reads at each of its steps."""
+
+    def __init__(self, orders: Mapping[str, Order], crop: Crop, seed: int, part: Part) -> None:
+        self.orders, self.crop, self.seed, self.part = dict(orders), crop, seed, part
+
+    def __getitem__(self, step: int) -> tuple[dict[str, Read], dict[str, str]]:
+        """(purpose -> this rank's part of its batch, bad samples that were replaced)."""
+        read = {}
+        for purpose, order in self.orders.items():
+            index = order.batches.indices(step)
+            generator = stream(self.seed, "crop", purpose, step)
+            images = order.images.training(index, self.crop, generator, self.part)
+            read[purpose] = Read(images, order.images.labels[self.part.take(index)])
+        return read, replaced(*(order.images for order in self.orders.values()))
+
+
+def replaced(*sets: ImageSet) -> dict[str, str]:
+    """What this process has found bad since it was last asked, by name."""
+    bad = {}
+    for images in sets:
+        if isinstance(images, Shards):
+            for row, wrong in images.reading.bad.items():
+                bad[images.folder.name(row)] = wrong
+    return bad
+
+
+def _max_bad(images: ImageSet) -> int:
+    return images.max_bad if isinstance(images, Shards) else 0
+
+
+class _From(Sampler[int]):
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.last))
+
+
+class Feed:
+    """The batches of a run's steps, in whatever order they are asked for; in turn read ahead."""
+
+    def __init__(
+        self,
+        orders: Mapping[str, Order],
+        crop: Crop,
+        seed: int,
+        *,
+        part: Part,
+        steps: int,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        """steps: of the run; nothing after them is read. pin: into memory that a GPU copies from
+        while it computes."""
+        self.orders, self.workers, self.pin = dict(orders), workers, pin
+        self._steps, self._last = _Steps(orders, crop, seed, part), steps
+        self._next = -1
+        self._most_bad = max(_max_bad(order.images) for order in orders.values())
+        self._ahead: Iterator[tuple[dict[str, Read], dict[str, str]]] = iter(())
+        self.bad: dict[str, str] = {}
+        """Bad samples so far: name -> what is wrong. Another of their class was read instead."""
+
+    def batch(self, step: int) -> dict[str, Read]:
+        """By purpose. DataError names a bad sample that may not be replaced."""
+        if self.workers == 0 and not self.pin:
+            read, bad = self._steps[step]
+        else:
+            if step != self._next:
+                self._ahead = iter(self._loader(step))
+            read, bad = next(self._ahead)
+            self._next = step + 1
+        self.bad |= bad
+        if len(self.bad) > self._most_bad:  # each process has counted its own
+            raise DataError(
+                f"{len(self.bad)} samples are bad, data.max_bad_files allows {self._most_bad}: "
+                + "; ".join(list(self.bad.values())[:20])
+            )
+        return read
+
+    def _loader(self, first: int) -> DataLoader[tuple[dict[str, Read], dict[str, str]]]:
+        return DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=_From(first, self._last),
+            num_workers=self.workers,
+            prefetch_factor=AHEAD if self.workers else None,
+            pin_memory=self.pin,
+            # Otherwise it would draw from torch's own.
+            generator=stream(0, "workers"),
+        )
+
+
+class _Tests(Dataset[Read]):
+    """Images as they are tested, batch after batch."""
+
+    def __init__(self, images: ImageSet, batch_size: int) -> None:
+        self.images, self.index = images, torch.arange(len(images)).split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> Read:
+        index = self.index[number]
+        return Read(self.images.central(index), self.images.labels[index])
+
+
+def in_turn(
+    images: ImageSet, batch_size: int, *, workers: int = 0, pin: bool = False
+) -> Iterable[Read]:
+    """All of a set in batches, each image once."""
+    return DataLoader(
+        _Tests(images, batch_size),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        generator=stream(0, "workers"),
+    )

@@ -1,0 +1,198 @@
+"""What a folder of shards holds: manifest.json, index.bin and names.txt beside its tar files.
+
+A shard is a plain tar as webdataset reads it, two members a sample: 00000042.jpg, the picture's own
+bytes, and 00000042.cls, its class as a number. The manifest names the classes and gives each
+shard's size, sha256 and classes; the index says where each picture lies; the names say what it was
+called before, for errors. Nothing here runs what it reads: JSON, numbers and text.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daas_dist.runlog import write_bytes, write_text
+
+FORMAT = 1
+MANIFEST, INDEX, NAMES = "manifest.json", "index.bin", "names.txt"
+
+ROW = np.dtype([("offset", "<u8"), ("size", "<u4"), ("label", "<u4"), ("crc", "<u4")])
+"""A picture: where its bytes begin in its shard, how many they are, its class, their crc32.
+index.bin is these rows, shard after shard, and nothing else."""
+
+LARGEST_PICTURE = 1 << 28
+"""Bytes. ImageNet's largest is 15 MB."""
+
+
+class DataError(ValueError):
+    """Shards or pictures that are not as they should be: which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file."""
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: int
+    histogram: dict[str, int]
+    """How many of each class, by its number."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json of a folder of shards."""
+
+    part: str
+    """train or val."""
+    class_ids: tuple[str, ...]
+    """What the source calls its classes, sorted: folder names, WordNet ids."""
+    class_names: tuple[str, ...]
+    """What people call them; the ids where the source has no names."""
+    seed: int
+    """Of the order in which the samples were written."""
+    resize: int | None
+    """The shorter side to which the pictures were brought; None left their bytes as they were."""
+    shards: tuple[Shard, ...]
+    index_sha256: str
+    names_sha256: str
+    made: dict[str, Any]
+    """By what and from what: versions, the source and its checksums."""
+
+    @property
+    def samples(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of what the shards hold, whatever made them: what a run was trained on."""
+        shards = [[shard.sha256, shard.samples] for shard in self.shards]
+        held = [FORMAT, list(self.class_ids), shards, self.index_sha256]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def parse(text: str, where: str) -> Manifest:
+    """The manifest of a manifest.json, each field checked. DataError says which is wrong."""
+
+    def wrong(what: str) -> DataError:
+        return DataError(f"{where}: {what}; build the shards again, or get the file again")
+
+    def text_of(value: Any, key: str) -> str:
+        if not isinstance(value, str):
+            raise wrong(f"{key} is {value!r:.60}, expected text")
+        return value
+
+    def texts(value: Any, key: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise wrong(f"{key} is no list")
+        return tuple(text_of(each, key) for each in value)
+
+    def natural(value: Any, key: str) -> int:
+        if type(value) is not int or not 0 <= value < 1 << 62:
+            raise wrong(f"{key} is {value!r:.60}, expected a whole number of 0 or more")
+        return value
+
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise wrong(f"is no JSON ({error})") from None
+    except RecursionError:
+        raise wrong("is no manifest (nested too deep)") from None
+    if not isinstance(read, dict):
+        raise wrong("is no manifest")
+    if read.get("format") != FORMAT:
+        raise wrong(f"has the format {read.get('format')!r:.20}, this program reads {FORMAT}")
+    lacking = [key for key in Manifest.__dataclass_fields__ if key not in read]
+    if lacking:
+        raise wrong(f"has no {', '.join(lacking)}")
+    class_ids = texts(read["class_ids"], "class_ids")
+    class_names = texts(read["class_names"], "class_names")
+    if len(class_ids) < 1 or len(class_names) != len(class_ids):
+        raise wrong(f"names {len(class_names)} of {len(class_ids)} classes")
+    if list(class_ids) != sorted(set(class_ids)):
+        raise wrong("class_ids are not sorted, or one is there twice")
+    if not isinstance(read["shards"], list) or not read["shards"]:
+        raise wrong("lists no shards")
+    shards = []
+    for number, each in enumerate(read["shards"]):
+        key = f"shards[{number}]"
+        if not isinstance(each, dict) or set(each) != set(Shard.__dataclass_fields__):
+            raise wrong(f"{key} has not the fields {', '.join(Shard.__dataclass_fields__)}")
+        histogram = each["histogram"]
+        if not isinstance(histogram, dict):
+            raise wrong(f"{key}.histogram is no table")
+        for label, count in histogram.items():
+            natural(count, f"{key}.histogram")
+            if not (label.isascii() and label.isdigit() and int(label) < len(class_ids)):
+                raise wrong(f"{key}.histogram has the class {label!r:.20}")
+        shard = Shard(
+            name=text_of(each["name"], f"{key}.name"),
+            bytes=natural(each["bytes"], f"{key}.bytes"),
+            sha256=text_of(each["sha256"], f"{key}.sha256"),
+            samples=natural(each["samples"], f"{key}.samples"),
+            histogram=histogram,
+        )
+        if Path(shard.name).name != shard.name or shard.name in ("", ".", ".."):
+            raise wrong(f"{key}.name is {shard.name!r:.60}, which is not a plain file name")
+        if sum(histogram.values()) != shard.samples:
+            raise wrong(f"{key}.histogram does not sum to its {shard.samples} samples")
+        shards.append(shard)
+    if len({shard.name for shard in shards}) != len(shards):
+        raise wrong("names a shard twice")
+    if read["resize"] is not None:
+        natural(read["resize"], "resize")
+    return Manifest(
+        part=text_of(read["part"], "part"),
+        class_ids=class_ids,
+        class_names=class_names,
+        seed=natural(read["seed"], "seed"),
+        resize=read["resize"],
+        shards=tuple(shards),
+        index_sha256=text_of(read["index_sha256"], "index_sha256"),
+        names_sha256=text_of(read["names_sha256"], "names_sha256"),
+        made=read["made"] if isinstance(read["made"], dict) else {},
+    )
+
+
+def parse_index(data: bytes, manifest: Manifest, where: str) -> np.ndarray:
+    """[N] of ROW, each inside its shard. DataError if it is not the manifest's index."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != manifest.index_sha256:
+        raise DataError(
+            f"{where} has the sha256 {found[:12]}…, {MANIFEST} expects "
+            f"{manifest.index_sha256[:12]}…; get both again, or build the shards again"
+        )
+    if len(data) != manifest.samples * ROW.itemsize:
+        raise DataError(
+            f"{where} has {len(data)} bytes, expected {ROW.itemsize} for each of "
+            f"{manifest.samples} samples; build the shards again"
+        )
+    rows = np.frombuffer(data, ROW)
+    check_rows(rows, manifest.shards, len(manifest.class_ids), where)
+    return rows
+
+
+def check_rows(rows: np.ndarray, shards: Sequence[Shard], classes: int, where: str) -> None:
+    """DataError if a row points outside its shard or the classes."""
+    ends = np.repeat([s.bytes for s in shards], [s.samples for s in shards]).astype(np.uint64)
+    size = rows["size"].astype(np.uint64)
+    bad = (rows["label"] >= classes) | (size == 0) | (size > LARGEST_PICTURE)
+    bad |= (size > ends) | (rows["offset"] > ends - np.minimum(size, ends))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"{where}: row {row} is {rows[row]}, outside its shard or its classes")
+
+
+def publish(root: Path, manifest: Manifest, rows: bytes, names: bytes) -> None:
+    """Write index, names and, last, the manifest, which makes it a folder of shards."""
+    write_bytes(root / INDEX, rows)
+    write_bytes(root / NAMES, names)
+    write_text(root / MANIFEST, manifest.to_json())

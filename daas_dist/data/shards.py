@@ -1,0 +1,288 @@
+"""Pictures in shards on a disk, read where they lie: any of them at any time, by the index.
+
+A set of them is a choice of rows of the index, so a class subset, a split and a limit copy nothing.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from daas_dist import augment
+from daas_dist.data.crops import Crop, Parts
+from daas_dist.data.decode import central, part
+from daas_dist.data.images import ImageSet
+from daas_dist.data.manifest import (
+    INDEX,
+    MANIFEST,
+    NAMES,
+    DataError,
+    parse,
+    parse_index,
+)
+from daas_dist.data.surrogate import choose
+from daas_dist.rng import WHOLE, Part, stream
+
+MOST_OPEN = 256
+"""Shards that a process keeps open; systems allow 1,024 files a process."""
+
+Pixels = TypeVar("Pixels", np.ndarray, Tensor)
+
+
+@dataclass(eq=False)
+class Reading:
+    """What a process knows of the shards that it reads: open files, bad samples."""
+
+    open: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    bad: dict[int, str] = field(default_factory=dict)
+    """Row -> what is wrong with it, for each bad sample that another has taken the place of."""
+    process: int = 0
+
+    def close(self) -> None:
+        if self.process == os.getpid():
+            for descriptor in self.open.values():
+                os.close(descriptor)
+        self.open.clear()
+
+
+class ShardFolder:
+    """A folder of shards: its manifest, its index, and the bytes of any sample."""
+
+    def __init__(self, root: Path | str, locate: Callable[[str], Path] | None = None) -> None:
+        """locate: the path of a shard, from its name, where they are not in the folder itself.
+
+        DataError if manifest, index and the sizes of the shards do not fit together.
+        """
+        self.root = Path(root)
+        self._locate = locate or self.root.joinpath
+        try:
+            text = (self.root / MANIFEST).read_text("utf-8")
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"no {self.root / MANIFEST}; make shards by `daas shards build`, or an index of "
+                "shards that are there by `daas shards index`"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.root / MANIFEST} is no text ({error})") from None
+        self.manifest = parse(text, str(self.root / MANIFEST))
+        try:
+            index = (self.root / INDEX).read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self.root} has {MANIFEST} but no {INDEX}; get both") from None
+        self.rows = parse_index(index, self.manifest, str(self.root / INDEX))
+        counts = [shard.samples for shard in self.manifest.shards]
+        self.first = np.concatenate([[0], np.cumsum(counts)])
+        """[shards + 1]: the row of each shard's first sample."""
+        if locate is None:
+            self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        for shard in self.manifest.shards:
+            path = self.root / shard.name
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                raise DataError(f"{path} is missing; get it again, or build again") from None
+            if size != shard.bytes:
+                raise DataError(
+                    f"{path} has {size} bytes, {MANIFEST} expects {shard.bytes}; get it again, or "
+                    "build again, which makes this one anew"
+                )
+
+    def shard_of(self, row: int) -> int:
+        return int(np.searchsorted(self.first, row, side="right")) - 1
+
+    def read(self, row: int, reading: Reading) -> bytes:
+        """The bytes of a sample. DataError names it if they are not those that were packed."""
+        number = self.shard_of(row)
+        expected = self.rows[row]
+        size = int(expected["size"])
+        data = os.pread(self._descriptor(number, reading), size, int(expected["offset"]))
+        if len(data) != size:
+            raise DataError(f"{self.name(row)}: the shard ends after {len(data)} of {size} bytes")
+        if zlib.crc32(data) != expected["crc"]:
+            raise DataError(f"{self.name(row)}: its bytes have changed since they were packed")
+        return data
+
+    def _descriptor(self, number: int, reading: Reading) -> int:
+        if reading.process != os.getpid():  # a fork: its parent may close what both have open
+            reading.open, reading.process = OrderedDict(), os.getpid()
+        descriptor = reading.open.pop(number, None)
+        if descriptor is None:
+            descriptor = os.open(self._locate(self.manifest.shards[number].name), os.O_RDONLY)
+            if len(reading.open) >= MOST_OPEN:
+                os.close(reading.open.popitem(last=False)[1])
+        reading.open[number] = descriptor
+        return descriptor
+
+    def name(self, row: int) -> str:
+        """Shard, sample and what the picture was called, for people."""
+        number = self.shard_of(row)
+        place = (
+            f"{self.root / self.manifest.shards[number].name}: sample {row - self.first[number]}"
+        )
+        try:
+            data = (self.root / NAMES).read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.manifest.names_sha256:
+                return place
+            return f"{place} ({data.decode().split(chr(10))[row]})"
+        except OSError:
+            return place
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Some of the samples of a folder of shards: an ImageSet."""
+
+    folder: ShardFolder
+    rows: np.ndarray
+    """[N] rows of the index."""
+    labels: Tensor
+    classes: tuple[str, ...]
+    size: int
+    channels: int
+    shorter: int
+    """The side to which a picture's shorter side is brought before its centre is cut."""
+    max_bad: int = 0
+    """How many bad samples of these another of their class may take the place of."""
+    reading: Reading = field(default_factory=Reading)
+    bad_files: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> "Shards":
+        return replace(self, rows=self.rows[index.numpy()], labels=self.labels[index])
+
+    def training(
+        self, index: Tensor, crop: Crop, generator: Generator, part: Part = WHOLE
+    ) -> Tensor:
+        if crop.scale is None:
+            own = self.central(part.take(index))
+            return augment.crop_flip(own, crop.padding, crop.flip, generator, part)
+        parts = Parts.draw(len(index), crop.scale, generator)
+        places = part.take(torch.arange(len(index)))
+        images = torch.stack([self._part(int(index[i]), parts, int(i)) for i in places])
+        return augment.crop_flip(images, 0, crop.flip, generator, part)
+
+    def _part(self, image: int, parts: Parts, i: int) -> Tensor:
+        def cut(data: bytes) -> Tensor:
+            return part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
+
+        return self._picture(image, cut)
+
+    def central(self, index: Tensor) -> Tensor:
+        def cut(data: bytes) -> np.ndarray:
+            return central(io.BytesIO(data), self.size, self.channels, self.shorter)
+
+        images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
+        array_NCHW = images.numpy()
+        for i, image in enumerate(index.tolist()):
+            array_NCHW[i] = self._picture(image, cut)
+        return images
+
+    def digest(self) -> str:
+        total = hashlib.sha256(f"{self.folder.manifest.digest} {self.shape}".encode())
+        total.update(self.rows.astype("<i8").tobytes())
+        total.update(self.labels.numpy().astype("<i8").tobytes())
+        return total.hexdigest()
+
+    def file_N(self) -> Tensor:
+        """[N] which shard each sample lies in."""
+        return torch.from_numpy(np.searchsorted(self.folder.first, self.rows, side="right") - 1)
+
+    # --- One picture -----------------------------------------------------------------------------
+
+    def _picture(self, image: int, cut: Callable[[bytes], Pixels]) -> Pixels:
+        """What is cut from a sample; from another of its class if it is bad and that is allowed.
+
+        Which other is a function of the sample alone, so every rank and every resume takes it.
+        """
+        row = int(self.rows[image])
+        pixels, wrong = self._try(row, cut)
+        if pixels is not None:
+            return pixels
+        self._allow(row, wrong)
+        like = self.rows[(self.labels == self.labels[image]).numpy()]
+        for place in torch.randperm(len(like), generator=stream(row, "in its place")).tolist():
+            other = int(like[place])
+            if other == row:
+                continue
+            pixels, wrong = self._try(other, cut)
+            if pixels is not None:
+                return pixels
+            self._allow(other, wrong)
+        raise DataError(f"no sample of class {self.classes[int(self.labels[image])]} can be read")
+
+    def _try(self, row: int, cut: Callable[[bytes], Pixels]) -> tuple[Pixels | None, str]:
+        try:
+            with warnings.catch_warnings():
+                # The pixels of a picture with odd metadata are still its pixels; decoding refuses
+                # what the other warns of.
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+                warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+                return cut(self.folder.read(row, self.reading)), ""
+        except MemoryError:
+            raise
+        except DataError as error:
+            return None, str(error)
+        # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
+        except Exception as error:
+            return None, f"{self.folder.name(row)}: {type(error).__name__}: {error}"
+
+    def _allow(self, row: int, wrong: str) -> None:
+        bad = self.reading.bad
+        bad[row] = wrong
+        if len(bad) > self.max_bad:
+            others = f" ({len(bad)} bad samples by now)" if len(bad) > 1 else ""
+            raise DataError(f"{wrong}{others}; data.max_bad_files allows {self.max_bad}")
+
+
+def open_shards(
+    root: Path | str,
+    *,
+    classes: str = "all",
+    size: int,
+    channels: int,
+    shorter: int | None = None,
+    max_bad: int = 0,
+    locate: Callable[[str], Path] | None = None,
+) -> Shards:
+    """All samples of the chosen classes (surrogate.choose) of a folder of shards."""
+    folder = ShardFolder(root, locate)
+    chosen = choose(classes, folder.manifest.class_ids)
+    new_C = np.full(len(folder.manifest.class_ids), -1)
+    new_C[chosen] = np.arange(len(chosen))
+    label_N = new_C[folder.rows["label"]]
+    rows = (label_N >= 0).nonzero()[0]
+    names = tuple(folder.manifest.class_names[i] for i in chosen)
+    labels = torch.from_numpy(label_N[rows])
+    shards = Shards(folder, rows, labels, names, size, channels, shorter or size, max_bad)
+    return shards
+
+
+def limit_classes(images: ImageSet, count: int, seed: int) -> Tensor:
+    """[N] bool: `count` images of each class, all of a class that has fewer (peer: DADA's 50)."""
+    order = torch.randperm(len(images), generator=stream(seed, "images-per-class"))
+    by_class = order[images.labels[order].argsort(stable=True)]
+    count_C = torch.bincount(images.labels, minlength=len(images.classes))
+    first_C = count_C.cumsum(0) - count_C
+    place = torch.arange(len(images)) - torch.repeat_interleave(first_C, count_C)
+    chosen = torch.zeros(len(images), dtype=torch.bool)
+    chosen[by_class[place < count]] = True
+    return chosen

@@ -1,0 +1,315 @@
+"""A folder of shards from a source. Killed at any moment, a rerun keeps the shards that verify and
+makes the others; whichever way it came about, the bytes are the same.
+
+    out/shard-000000.tar …   plain webdataset shards
+    out/index.bin, names.txt, manifest.json     as daas_dist/data/manifest.py has it, written last
+    out/.parts/…             what the manifest will say of the shards that are done
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from PIL import Image
+
+from daas_dist.data.decode import FORMATS, shrink
+from daas_dist.data.manifest import (
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    NAMES,
+    ROW,
+    DataError,
+    Manifest,
+    Shard,
+    parse,
+    publish,
+)
+from daas_dist.rng import stream
+from daas_dist.runlog import write_text
+from daas_dist.shards.sources import Source
+from daas_dist.shards.tars import Sample, ending, pack
+
+PARTS = ".parts"
+PER_SHARD = 1250
+"""Pictures: about 140 MB of ImageNet, 1,025 shards. Ours; webdataset's own examples have 100 MB to
+1 GB."""
+
+JPEG_QUALITY = 95
+
+Report = Callable[[int, int], None]
+"""(pictures done, of how many)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a source becomes shards."""
+
+    part: str = "train"
+    seed: int = 0
+    per_shard: int = PER_SHARD
+    resize: int | None = None
+    """The shorter side to which larger pictures are brought, as JPEG; None leaves their bytes."""
+    max_bad_files: int = 0
+    """How many files that are no pictures may be left out."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("per_shard", 1), ("max_bad_files", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"resize is {self.resize}, expected 1 or more pixels")
+
+
+def build(
+    source: Source,
+    out: Path | str,
+    recipe: Recipe = Recipe(),  # noqa: B008  frozen
+    *,
+    workers: int = 1,
+    report: Report = lambda done, total: None,
+) -> Manifest:
+    """Write the shards of a source into the folder `out`, which is made.
+
+    DataError names a file that is no picture, a folder that holds other shards, or one in which
+    another process is building.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        work = _Work(source, out, recipe, _plan(source, recipe))
+        done = work.resume()
+        counts = work.counts()
+        finished = sum(counts[number] for number in done)
+        report(finished, len(source.names))
+        for number, part in _pack_all(
+            work, [n for n in range(len(counts)) if n not in done], workers
+        ):
+            done[number] = part
+            finished += counts[number]
+            report(finished, len(source.names))
+            bad = [name for each in done.values() for name in each["left_out"]]
+            if len(bad) > recipe.max_bad_files:
+                raise DataError(
+                    f"{len(bad)} files are no pictures, --max-bad-files allows "
+                    f"{recipe.max_bad_files}: {'; '.join(bad[:20])}"
+                )
+        return work.publish([done[number] for number in range(len(counts))])
+
+
+@contextmanager
+def _alone(out: Path) -> Generator[None]:
+    """DataError while another process builds there; the lock goes with its process."""
+    with (out / ".building").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"another process is building shards in {out}") from None
+        for stale in out.glob(".*.tmp-*"):
+            stale.unlink(missing_ok=True)
+        yield
+
+
+def _plan(source: Source, recipe: Recipe) -> str:
+    """sha256 of everything that decides the bytes of the shards, but the pictures themselves."""
+    total = hashlib.sha256()
+    how = [FORMAT, source.class_ids, recipe.part, recipe.seed, recipe.per_shard, recipe.resize]
+    tools = [PIL.__version__] if recipe.resize else []
+    total.update(json.dumps([*how, *tools]).encode())
+    for label, name, size in zip(source.labels, source.names, source.sizes, strict=True):
+        total.update(f"{label} {size} {name}\n".encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A build: which pictures go where. Packing one shard needs nothing of the others."""
+
+    source: Source
+    out: Path
+    recipe: Recipe
+    plan: str
+
+    def counts(self) -> list[int]:
+        """How many pictures each shard is to hold."""
+        whole, rest = divmod(len(self.source.names), self.recipe.per_shard)
+        return [self.recipe.per_shard] * whole + [rest] * (rest > 0)
+
+    def order(self) -> list[int]:
+        """A seeded permutation, so that no shard holds one class only."""
+        generator = stream(self.recipe.seed, "shards", self.recipe.part)
+        return torch.randperm(len(self.source.names), generator=generator).tolist()
+
+    def name(self, number: int) -> str:
+        return f"shard-{number:06d}.tar"
+
+    def pack(self, number: int, order: list[int]) -> dict[str, Any]:
+        """Write one shard, then what the manifest will say of it."""
+        first = number * self.recipe.per_shard
+        left_out: list[str] = []
+        names: list[str] = []
+        source = self.source
+
+        def samples() -> Iterator[Sample]:
+            for place, i in enumerate(order[first : first + self.recipe.per_shard], first):
+                label = int(source.labels[i])
+                name = f"{source.class_ids[label]}/{source.names[i]}"
+                data = source.read(i)
+                if ending(data) is not None and self.recipe.resize is not None:
+                    data = _resized(data, self.recipe.resize, name)
+                if ending(data) is None:
+                    left_out.append(name)
+                    continue
+                names.append(name)
+                yield Sample(f"{place:08d}", label, data)
+
+        shard, rows = pack(self.out / self.name(number), samples())
+        part = {
+            "plan": self.plan,
+            "shard": asdict(shard),
+            "rows": rows.tobytes().hex(),
+            "names": names,
+            "left_out": left_out,
+        }
+        write_text(self.out / PARTS / f"{number:06d}.json", json.dumps(part))
+        return part
+
+    def resume(self) -> dict[int, dict[str, Any]]:
+        """The parts of an earlier build of this plan whose shards are whole."""
+        parts = self._published() or self._unpublished()
+        (self.out / PARTS).mkdir(exist_ok=True)
+        kept = {n: part for n, part in parts.items() if self._is_whole(part["shard"])}
+        if kept and len(kept) < len(parts):
+            (self.out / MANIFEST).unlink(missing_ok=True)  # it promises what is not there
+        return kept
+
+    def _published(self) -> dict[int, dict[str, Any]]:
+        path = self.out / MANIFEST
+        if not path.exists():
+            return {}
+        manifest = parse(path.read_text(), str(path))
+        if manifest.made.get("plan") != self.plan:
+            raise DataError(
+                f"{self.out} holds shards made of other pictures or by other settings "
+                f"({manifest.made.get('source')}); name a new folder"
+            )
+        index, names = (self.out / INDEX).read_bytes(), (self.out / NAMES).read_text().split("\n")
+        parts: dict[int, dict[str, Any]] = {}
+        first = 0
+        for shard in manifest.shards:
+            rows = index[first * ROW.itemsize : (first + shard.samples) * ROW.itemsize]
+            parts[int(shard.name[6:12])] = {
+                "plan": self.plan,
+                "shard": asdict(shard),
+                "rows": rows.hex(),
+                "names": names[first : first + shard.samples],
+                "left_out": [] if parts else manifest.made["left_out"],
+            }
+            first += shard.samples
+        return parts
+
+    def _unpublished(self) -> dict[int, dict[str, Any]]:
+        parts = {}
+        for path in (self.out / PARTS).glob("*.json"):
+            part = json.loads(path.read_text())
+            if part["plan"] == self.plan:
+                parts[int(path.stem)] = part
+        return parts
+
+    def _is_whole(self, shard: dict[str, Any]) -> bool:
+        path = self.out / shard["name"]
+        if not path.is_file() or path.stat().st_size != shard["bytes"]:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == shard["sha256"]
+
+    def publish(self, parts: list[dict[str, Any]]) -> Manifest:
+        """Write index, names and, last, the manifest, which makes it a folder of shards."""
+        index = b"".join(bytes.fromhex(part["rows"]) for part in parts)
+        names = "".join(f"{name}\n" for part in parts for name in part["names"]).encode()
+        left_out = [name for part in parts for name in part["left_out"]]
+        manifest = Manifest(
+            part=self.recipe.part,
+            class_ids=self.source.class_ids,
+            class_names=self.source.class_names,
+            seed=self.recipe.seed,
+            resize=self.recipe.resize,
+            shards=tuple(Shard(**part["shard"]) for part in parts if part["shard"]["samples"]),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+            names_sha256=hashlib.sha256(names).hexdigest(),
+            made={
+                **self.source.made,
+                "plan": self.plan,
+                "left_out": left_out,
+                "daas-dist": version("daas-dist"),
+                "pillow": PIL.__version__,
+            },
+        )
+        publish(self.out, manifest, index, names)
+        shutil.rmtree(self.out / PARTS)
+        return manifest
+
+
+def _resized(data: bytes, side: int, name: str) -> bytes:
+    """The picture as a JPEG whose shorter side is `side`; its own bytes if it is no larger."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if min(opened.size) <= side:
+                return data
+            picture = shrink(opened, side)
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=JPEG_QUALITY)
+            return file.getvalue()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on broken files
+        raise DataError(f"{name} cannot be resized ({type(error).__name__}: {error})") from None
+
+
+# --- Many processes ------------------------------------------------------------------------------
+
+_shared: tuple[_Work, list[int]] | None = None
+"""What every process of the pool packs from: inherited, as a million names are slow to send."""
+
+
+def _pack_one(number: int) -> dict[str, Any]:
+    assert _shared is not None
+    work, order = _shared
+    return work.pack(number, order)
+
+
+def _pack_all(
+    work: _Work, numbers: list[int], workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, part) of each shard as it is done."""
+    global _shared
+    _shared = work, work.order()
+    if workers <= 1 or len(numbers) <= 1:
+        yield from ((number, _pack_one(number)) for number in numbers)
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(workers, len(numbers)), context) as pool:
+        futures = {pool.submit(_pack_one, number): number for number in numbers}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that packs shards was killed, perhaps for want of memory; give the "
+                "command again, with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
