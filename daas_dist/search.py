@@ -310,7 +310,7 @@ class Search:
         if settings.weight_gradient == "mean":
             gradient = {name: value / len(terms) for name, value in gradient.items()}
         for name, parameter in self.theta.items():
-            parameter.grad = gradient.get(name)
+            parameter.grad = _laid_out(gradient[name], parameter) if name in gradient else None
         active = [self.theta[name] for name in gradient]
         norm = nn.utils.clip_grad_norm_(active, settings.weights.clip, foreach=True)
         check_weights(self.state.step, norm)
@@ -407,6 +407,14 @@ class Search:
 
 def _genotype(z: SampledArchitecture | None) -> Genotype | None:
     return None if z is None else z.genotype
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """In the memory order of its parameter, whichever rank it came from: a norm adds in that order,
+    so that another order is another rounding."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -5,7 +5,7 @@ its step and nothing that was read and not used is missed.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,14 +53,23 @@ def workers_for(images: ImageSet, asked: int | None) -> int:
     return max(1, min(MOST_WORKERS, cores - 1))
 
 
-class _Steps(Dataset[tuple[dict[str, Read], dict[str, str]]]):
+Found = tuple[dict[str, Read], dict[str, str]] | DataError
+"""(purpose -> this rank's part of its batch, bad samples that were replaced), or what is wrong."""
+
+
+class _Steps(Dataset[Found]):
     """What a run reads at each of its steps."""
 
     def __init__(self, orders: Mapping[str, Order], crop: Crop, seed: int, part: Part) -> None:
         self.orders, self.crop, self.seed, self.part = dict(orders), crop, seed, part
 
-    def __getitem__(self, step: int) -> tuple[dict[str, Read], dict[str, str]]:
-        """(purpose -> this rank's part of its batch, bad samples that were replaced)."""
+    def __getitem__(self, step: int) -> "Found":
+        try:
+            return self._read(step)
+        except DataError as error:  # raised in a worker it would come with a traceback
+            return error
+
+    def _read(self, step: int) -> tuple[dict[str, Read], dict[str, str]]:
         read = {}
         for purpose, order in self.orders.items():
             index = order.batches.indices(step)
@@ -112,19 +121,22 @@ class Feed:
         self._steps, self._last = _Steps(orders, crop, seed, part), steps
         self._next = -1
         self._most_bad = max(_max_bad(order.images) for order in orders.values())
-        self._ahead: Iterator[tuple[dict[str, Read], dict[str, str]]] = iter(())
+        self._ahead: Iterator[Found] = iter(())
         self.bad: dict[str, str] = {}
         """Bad samples so far: name -> what is wrong. Another of their class was read instead."""
 
     def batch(self, step: int) -> dict[str, Read]:
         """By purpose. DataError names a bad sample that may not be replaced."""
         if self.workers == 0 and not self.pin:
-            read, bad = self._steps[step]
+            found = self._steps[step]
         else:
             if step != self._next:
                 self._ahead = iter(self._loader(step))
-            read, bad = next(self._ahead)
+            found = next(self._ahead)
             self._next = step + 1
+        if isinstance(found, DataError):
+            raise found
+        read, bad = found
         self.bad |= bad
         if len(self.bad) > self._most_bad:  # each process has counted its own
             raise DataError(
@@ -133,7 +145,7 @@ class Feed:
             )
         return read
 
-    def _loader(self, first: int) -> DataLoader[tuple[dict[str, Read], dict[str, str]]]:
+    def _loader(self, first: int) -> DataLoader[Found]:
         return DataLoader(
             self._steps,
             batch_size=None,
@@ -146,7 +158,7 @@ class Feed:
         )
 
 
-class _Tests(Dataset[Read]):
+class _Tests(Dataset[Read | DataError]):
     """Images as they are tested, batch after batch."""
 
     def __init__(self, images: ImageSet, batch_size: int) -> None:
@@ -155,19 +167,26 @@ class _Tests(Dataset[Read]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> Read:
+    def __getitem__(self, number: int) -> Read | DataError:
         index = self.index[number]
-        return Read(self.images.central(index), self.images.labels[index])
+        try:
+            return Read(self.images.central(index), self.images.labels[index])
+        except DataError as error:
+            return error
 
 
 def in_turn(
     images: ImageSet, batch_size: int, *, workers: int = 0, pin: bool = False
-) -> Iterable[Read]:
+) -> Iterator[Read]:
     """All of a set in batches, each image once."""
-    return DataLoader(
+    loader: DataLoader[Read | DataError] = DataLoader(
         _Tests(images, batch_size),
         batch_size=None,
         num_workers=workers,
         pin_memory=pin,
         generator=stream(0, "workers"),
     )
+    for found in loader:
+        if isinstance(found, DataError):
+            raise found
+        yield found

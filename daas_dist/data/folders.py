@@ -1,7 +1,6 @@
 """Your own pictures: one folder a class, of any size, as squares in memory."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from daas_dist.data.decode import central
+from daas_dist.data.decode import central, quiet
 from daas_dist.data.images import Images, stratified
 
 NOT_IMAGES = frozenset({"Thumbs.db", "desktop.ini"})
@@ -182,10 +181,6 @@ def _decode_all(files: list[Path], size: int, channels: int) -> tuple[Tensor, di
 
     Image.init()  # loads the plugins here, as two threads that do it at once find some lacking
     # Threads suffice: Pillow decodes and resizes without holding the interpreter's lock.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # The pixels of a picture with odd metadata are still its pixels.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        # central() refuses what this warns of.
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(decode_into, range(len(files))))
     return images, reasons

@@ -88,7 +88,7 @@ class AuxiliaryTower(nn.Module):
         if min(sides) < 2:
             raise ValueError(
                 f"auxiliary tower: its feature map is {sides[0]}x{sides[1]}, expected at least "
-                "2x2; use larger images or auxiliary: false"
+                "2x2; raise data.size, or set train.auxiliary_weight=0"
             )
         if all((side - 5) // self.pool_stride + 1 == 2 for side in sides):
             return F.avg_pool2d(features, 5, self.pool_stride)

@@ -6,12 +6,15 @@ makes the others; whichever way it came about, the bytes are the same.
     out/.parts/…             what the manifest will say of the shards that are done
 """
 
+import ctypes
 import fcntl
 import hashlib
 import io
 import json
 import multiprocessing
 import shutil
+import signal
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -49,6 +52,9 @@ PER_SHARD = 1250
 1 GB."""
 
 JPEG_QUALITY = 95
+
+DYING = 3.0
+"""Seconds that the processes of a builder which was killed may take to end."""
 
 Report = Callable[[int, int], None]
 """(pictures done, of how many)."""
@@ -114,10 +120,15 @@ def build(
 def _alone(out: Path) -> Generator[None]:
     """DataError while another process builds there; the lock goes with its process."""
     with (out / ".building").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"another process is building shards in {out}") from None
+        patience = time.monotonic() + DYING
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > patience:
+                    raise DataError(f"another process is building shards in {out}") from None
+            time.sleep(0.1)
         for stale in out.glob(".*.tmp-*"):
             stale.unlink(missing_ok=True)
         yield
@@ -285,6 +296,11 @@ _shared: tuple[_Work, list[int]] | None = None
 """What every process of the pool packs from: inherited, as a million names are slow to send."""
 
 
+def _die_with_parent() -> None:
+    """A pool whose parent is killed would wait for work for ever."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _pack_one(number: int) -> dict[str, Any]:
     assert _shared is not None
     work, order = _shared
@@ -301,7 +317,8 @@ def _pack_all(
         yield from ((number, _pack_one(number)) for number in numbers)
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(workers, len(numbers)), context) as pool:
+    count = min(workers, len(numbers))
+    with ProcessPoolExecutor(count, context, initializer=_die_with_parent) as pool:
         futures = {pool.submit(_pack_one, number): number for number in numbers}
         try:
             for future in as_completed(futures):

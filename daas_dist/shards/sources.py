@@ -13,7 +13,8 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -295,18 +296,22 @@ def from_images(images: Images, name: str) -> Source:
     return _arrange(ids, images.classes, found, png, {"source": name})
 
 
+@contextmanager
 def from_iterable(
     samples: Iterable[tuple[str, str, bytes]], spool: Path | str, name: str = "an iterable"
-) -> Source:
-    """Any (class id, name, encoded picture): put aside in a file in the folder `spool` (it goes
-    away with the process), as pictures are written in another order than they come."""
-    file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115  open as long as the source is used
-    found: list[tuple[str, str, int, Any]] = []
-    for class_id, picture, data in samples:
-        found.append((printable(class_id), printable(picture), len(data), (file.tell(), len(data))))
-        file.write(data)
-    file.flush()
-    ids = sorted({each[0] for each in found})
-    return _arrange(
-        ids, ids, found, lambda where: os.pread(file.fileno(), where[1], where[0]), {"source": name}
-    )
+) -> Generator[Source]:
+    """Any (class id, name, encoded picture): put aside in a file in the folder `spool`, which is
+    gone afterwards, as pictures are written in another order than they come."""
+    with tempfile.TemporaryFile(dir=spool) as file:
+        found: list[tuple[str, str, int, Any]] = []
+        for class_id, picture, data in samples:
+            where = file.tell(), len(data)
+            found.append((printable(class_id), printable(picture), len(data), where))
+            file.write(data)
+        file.flush()
+        ids = sorted({each[0] for each in found})
+
+        def read(where: tuple[int, int]) -> bytes:
+            return os.pread(file.fileno(), where[1], where[0])
+
+        yield _arrange(ids, ids, found, read, {"source": name})
