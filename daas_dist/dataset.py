@@ -1,7 +1,7 @@
 """The images of a stage: what data.* names, limited and measured as it says, and their batches."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import (
     Batches,
+    Cache,
     Crop,
     Feed,
     Images,
@@ -28,10 +29,11 @@ from daas_dist.data import (
 )
 from daas_dist.data.folders import TEST_SHARE
 from daas_dist.data.manifest import MANIFEST
+from daas_dist.data.remote import Absent, NotFetched
 from daas_dist.mesh import Mesh
 from daas_dist.rng import Part, stream
 from daas_dist.runlog import RunLog
-from daas_dist.schema import Data
+from daas_dist.schema import Data, is_url, refuse
 
 MEASURED = 1024
 """How many pictures of shards are decoded for their mean and deviation where data.* gives none."""
@@ -45,6 +47,7 @@ class DataSet:
     test: ImageSet
     mean: list[float]
     std: list[float]
+    warnings: tuple[str, ...] = ()
 
 
 def load_data_in_turn(config: Config, mesh: Mesh) -> DataSet:
@@ -65,10 +68,11 @@ def load_data(config: Config) -> DataSet:
         part if count is None else limit(part, min(count, len(part)), config.seed)
         for part, count in ((train, data.limit), (test, data.test_limit))
     )
+    warnings = _check_cache(config, train, test)
     mean, std = (data.mean, data.std)
     if mean is None or std is None:
         mean, std = map(list, measure(_some(train, config.seed)))
-    return DataSet(train, test, mean, std)
+    return DataSet(train, test, mean, std, warnings)
 
 
 def _in_memory(config: Config) -> tuple[Images, Images]:
@@ -99,34 +103,100 @@ def _shards(config: Config) -> tuple[Shards, Shards]:
     if data.root is None or data.size is None:
         raise ConfigError("data=shards needs data.root and data.size")
 
-    def opened(root: Path | str) -> Shards:
+    def opened(place: Path | str) -> Shards:
         assert data.size is not None
+        cache = _cache(data, str(place)) if is_url(str(place)) else None
         return open_shards(
-            root,
+            place if cache is None else cache.root,
             classes=data.classes,
             size=data.size,
             channels=data.channels,
             shorter=data.test_resize,
             max_bad=data.max_bad_files,
+            locate=None if cache is None else cache.fetch,
         )
 
-    root, val_root = Path(data.root), data.val_root
-    if not (root / MANIFEST).exists() and (root / "train").is_dir():
-        if val_root is None and (root / "val").is_dir():
-            val_root = str(root / "val")
-        root = root / "train"
-    train = opened(root)
-    if val_root is None:
+    parts = _remote_parts if is_url(data.root) else _local_parts
+    train, test = parts(data.root, data.val_root, opened)
+    if test is None:
         train, test = split(train, 1 - TEST_SHARE, config.seed)
-    else:
-        test = opened(val_root)
-        if test.classes != train.classes:
-            raise ConfigError(
-                f"{root} and {val_root} do not hold the same classes; set data.val_root"
-            )
+    elif test.classes != train.classes:
+        raise ConfigError(
+            f"{train.folder.root} and {test.folder.root} do not hold the same classes; set "
+            "data.val_root"
+        )
     if data.images_per_class is not None:
         train = train.take(limit_classes(train, data.images_per_class, config.seed))
     return train, test
+
+
+Parts = tuple[Shards, Shards | None]
+"""(train, test if there is one)."""
+
+
+def _local_parts(root: str, val_root: str | None, opened: Callable[[Path | str], Shards]) -> Parts:
+    train = Path(root)
+    if not (train / MANIFEST).exists() and (train / "train").is_dir():
+        if val_root is None and (train / "val").is_dir():
+            val_root = str(train / "val")
+        train = train / "train"
+    return opened(train), None if val_root is None else opened(val_root)
+
+
+def _remote_parts(root: str, val_root: str | None, opened: Callable[[Path | str], Shards]) -> Parts:
+    root = root.rstrip("/")
+    try:
+        train = opened(f"{root}/train")
+    except NotFetched as error:
+        try:
+            return opened(root), None if val_root is None else opened(val_root)
+        except NotFetched as other:
+            raise NotFetched(f"no shards at data.root: {error}; {other}") from None
+    try:
+        return train, opened(val_root or f"{root}/val")
+    except Absent:
+        if val_root is not None:
+            raise
+        return train, None
+
+
+def _cache(data: Data, url: str) -> Cache:
+    if data.cache is None:
+        raise ConfigError(f"{url} needs data.cache")
+    return Cache(url, data.cache, int(data.cache_gb * 1e9))
+
+
+def _check_cache(config: Config, *sets: ImageSet) -> tuple[str, ...]:
+    """A warning if every epoch downloads shards again. ConfigError if every batch would."""
+    data = config.data
+    if data.cache is None:
+        return ()
+    within = Path(data.cache).absolute()
+    gb = {
+        (images.folder.root, number): images.folder.manifest.shards[number].bytes / 1e9
+        for images in sets
+        if isinstance(images, Shards) and within in images.folder.root.parents
+        for number in images.file_N().unique().tolist()
+    }
+    if sum(gb.values()) <= data.cache_gb:
+        return ()
+    few = f"data.cache_gb={data.cache_gb:g} holds less than the {sum(gb.values()):.3g} GB in use"
+    if data.shuffle_window is None:
+        return (
+            f"{few}, and the whole set is shuffled, so most images are downloaded for themselves; "
+            "set data.shuffle_window to read few shards at a time, or raise data.cache_gb",
+        )
+    # A search reads two splits, each in an order of its own.
+    count = data.shuffle_window * (2 if config.kind == "search" else 1)
+    needed = sum(sorted(gb.values())[-count:])
+    if needed > data.cache_gb:
+        refuse(
+            "data.cache_gb",
+            data.cache_gb,
+            f"{needed:.3g} or more, which the {count} shards that are read at a time hold; or "
+            "lower data.shuffle_window",
+        )
+    return (f"{few}, so every epoch downloads shards again",)
 
 
 def _some(images: ImageSet, seed: int) -> Images:
@@ -134,6 +204,7 @@ def _some(images: ImageSet, seed: int) -> Images:
     if isinstance(images, Images):
         return images
     index = torch.randperm(len(images), generator=stream(seed, "measure"))[:MEASURED]
+    index = index.sort().values  # each shard is opened once
     return Images(images.central(index), images.labels[index], images.classes)
 
 
@@ -169,7 +240,8 @@ def open_feed(
     )
 
 
-def warn_of_bad_files(data: DataSet, log: RunLog) -> None:
-    for name in (*data.train.bad_files, *data.test.bad_files):
-        log.event("warning", message=f"left out, unreadable: {name}")
-        print(f"left out, unreadable: {name}", file=sys.stderr)
+def tell_warnings(data: DataSet, log: RunLog) -> None:
+    bad = (*data.train.bad_files, *data.test.bad_files)
+    for message in (*data.warnings, *(f"left out, unreadable: {name}" for name in bad)):
+        log.event("warning", message=message)
+        print(message, file=sys.stderr)

@@ -13,7 +13,7 @@ from torch import nn
 from daas_dist import checkpoint, findings, models, stopping
 from daas_dist.config import Config
 from daas_dist.data import split
-from daas_dist.dataset import DataSet, load_data_in_turn, warn_of_bad_files
+from daas_dist.dataset import DataSet, load_data_in_turn, tell_warnings
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -66,7 +66,7 @@ def run_search(config: Config) -> Path:
             # A start without a checkpoint repeats everything: nothing logged before it is kept.
             began = (job.run_dir / "metrics.jsonl").exists()
             job.log.resume(search.state.step) if began else job.log.start()
-            warn_of_bad_files(data, job.log)
+            tell_warnings(data, job.log)
             _warn_of_idle_ranks(config, job)
         if _steps(search, job) and job.log is not None:
             _finish(search, data, job)

@@ -4,6 +4,7 @@ No class has a default: values live in configs/ only, each with its source. An i
 is a ConfigError of one sentence: the key, the value, what is allowed.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -66,6 +67,26 @@ def _check(group: Any, key: str, rule: Rule, *names: str) -> None:
         value = getattr(group, name)
         if value is not None and not rule[0](value):
             refuse(f"{key}.{name}" if key else name, value, rule[1])
+
+
+def is_url(place: str | None) -> bool:
+    """Whether a place is for fsspec to read, not a path."""
+    return place is not None and re.match(r"(?i)pipe:|[a-z][\w+.-]*:(//|:)", place) is not None
+
+
+def _check_url(key: str, url: str) -> None:
+    """Nothing that runs a command, that other processes do not have, or that tells a secret."""
+    if re.search(r"//[^/]*:[^/]*@", url):
+        raise ConfigError(f"{key} holds a password, which every run would keep; leave it out")
+    scheme = url.partition(":")[0].lower()
+    if scheme == "pipe":
+        refuse(key, url, "a folder or a URL, as pipe: runs a command")
+    if scheme == "memory":
+        refuse(key, url, "a folder or a URL, as memory:// is another one in each process")
+    if "::" in url:
+        refuse(key, url, "a folder or one URL, as :: chains several")
+    if scheme in ("http", "https") and re.search(r"[?#]", url):
+        refuse(key, url, "the URL of a folder, without ? and #")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -150,6 +171,20 @@ class Data:
         if self.crop_scale is not None and self.crop_padding:
             wanted = "0, as data.crop_scale cuts a part of its own"
             refuse("data.crop_padding", self.crop_padding, wanted)
+        if self.name == "shards":
+            self._check_cache()
+
+    def _check_cache(self) -> None:
+        urls = {"data.root": self.root, "data.val_root": self.val_root}
+        urls = {key: place for key, place in urls.items() if place is not None and is_url(place)}
+        for key, url in urls.items():
+            _check_url(key, url)
+        if urls and self.cache is None:
+            refuse("data.cache", None, f"a local folder, as {' and '.join(urls)} is a URL")
+        if self.cache is not None and not urls:
+            refuse("data.cache", self.cache, "null, as data.root is no URL: it is read in place")
+        if self.cache is not None and is_url(self.cache):
+            refuse("data.cache", self.cache, "a local folder")
 
 
 @dataclass(kw_only=True, slots=True)

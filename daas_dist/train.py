@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import in_turn
-from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, warn_of_bad_files
+from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, tell_warnings
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -73,7 +73,7 @@ def run_training(config: Config) -> Path:
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
-            warn_of_bad_files(data, job.log)
+            tell_warnings(data, job.log)
         rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
         done: dict[int, dict[str, Any]] = {}
         for i in job.mesh.mine(len(rows)):

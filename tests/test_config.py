@@ -245,6 +245,35 @@ def test_what_is_no_override_says_how_to_write_one(override: str, expected: str)
     assert expected in message(override)
 
 
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (["data.root=https://host/shards"], "data.cache=null is not possible: expected a local"),
+        (["data.root=/shards", "data.val_root=s3://b/p"], "folder, as data.val_root is a URL"),
+        (["data.root=/shards", "data.cache=/c"], "expected null, as data.root is no URL"),
+        (["data.root=s3://b/p", "data.cache=s3://b/c"], "data.cache=s3://b/c is not possible"),
+        (["data.root='pipe:curl host|cat'"], "data.root=pipe:curl host|cat is not possible: expec"),
+        (["data.root='pipe:curl host|cat'"], "pipe: runs a command"),
+        (["data.root=PIPE:cat"], "pipe: runs a command"),
+        (["data.root=/s", "data.val_root='pipe:cat f'", "data.cache=/c"], "data.val_root=pipe:cat"),
+        (["data.root=memory://p", "data.cache=/c"], "memory:// is another one in each process"),
+        (["data.root=simplecache::s3://b/p", "data.cache=/c"], "one URL, as :: chains several"),
+        (["data.root='https://host/p?key=1'", "data.cache=/c"], "of a folder, without ? and #"),
+        (["data.root=https://me:secret@host/p", "data.cache=/c"], "data.root holds a password"),
+        (["data=imagenet", "data.root=/shards", "data.cache=/c"], "expected null, as data.root is"),
+    ],
+)
+def test_a_url_needs_a_cache_and_runs_nothing(places: list[str], expected: str) -> None:
+    text = message("stage=search_imagenet", "data=shards", *places)
+    assert expected in text and "secret" not in text
+
+
+@pytest.mark.parametrize("url", ["https://host:80/a/b", "s3://b/p", "gs://b/p", "file:///shards"])
+def test_a_url_with_a_cache_is_a_place(url: str) -> None:
+    data = load(["stage=search_imagenet", f"data.root={url}", "data.cache=/local"]).data
+    assert (data.root, data.cache) == (url, "/local")
+
+
 def test_a_value_with_brackets_can_be_quoted() -> None:
     assert load(['data.root="/a (1)/b=c"']).data.root == "/a (1)/b=c"
 

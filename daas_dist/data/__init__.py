@@ -5,12 +5,14 @@ idx_files.py    Fashion-MNIST
 cifar_files.py  CIFAR-10 and CIFAR-100
 folders.py      your own pictures, one folder a class; decode.py reads one of them
 shards.py       pictures in shards on a disk, an ImageSet too; manifest.py is what a folder of them
-                holds, surrogate.py which classes are wanted
+                holds, surrogate.py which classes are wanted, cache.py brings them from another
+                machine, by remote.py
 crops.py        how a training image is cut
 reader.py       the order of a run's batches
 feed.py         the batches themselves, read ahead
 """
 
+from daas_dist.data.cache import Cache
 from daas_dist.data.cifar_files import cifar
 from daas_dist.data.crops import Crop
 from daas_dist.data.feed import Feed, Order, Read, in_turn, workers_for
@@ -23,6 +25,7 @@ from daas_dist.data.shards import Shards, limit_classes, open_shards
 __all__ = [
     "FASHION_MNIST_ROOT",
     "Batches",
+    "Cache",
     "Crop",
     "Feed",
     "ImageSet",

@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +32,7 @@ from daas_dist.data.manifest import (
     parse,
     parse_index,
 )
+from daas_dist.data.remote import NotFetched
 from daas_dist.data.surrogate import choose
 from daas_dist.rng import WHOLE, Part, stream
 
@@ -120,11 +122,20 @@ class ShardFolder:
             reading.open, reading.process = OrderedDict(), os.getpid()
         descriptor = reading.open.pop(number, None)
         if descriptor is None:
-            descriptor = os.open(self._locate(self.manifest.shards[number].name), os.O_RDONLY)
+            descriptor = self._open(self.manifest.shards[number].name)
+            for other, opened in list(reading.open.items()):
+                if os.fstat(opened).st_nlink == 0:  # evicted: the disk has its room back only now
+                    os.close(reading.open.pop(other))
             if len(reading.open) >= MOST_OPEN:
                 os.close(reading.open.popitem(last=False)[1])
         reading.open[number] = descriptor
         return descriptor
+
+    def _open(self, name: str) -> int:
+        for _ in range(3):  # another process may evict it from a cache before it is open
+            with suppress(FileNotFoundError):
+                return os.open(self._locate(name), os.O_RDONLY)
+        return os.open(self._locate(name), os.O_RDONLY)
 
     def name(self, row: int) -> str:
         """Shard, sample and what the picture was called, for people."""
@@ -237,7 +248,7 @@ class Shards:
                 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
                 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
                 return cut(self.folder.read(row, self.reading)), ""
-        except MemoryError:
+        except (MemoryError, NotFetched):
             raise
         except DataError as error:
             return None, str(error)
