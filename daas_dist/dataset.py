@@ -245,3 +245,12 @@ def tell_warnings(data: DataSet, log: RunLog) -> None:
     for message in (*data.warnings, *(f"left out, unreadable: {name}" for name in bad)):
         log.event("warning", message=message)
         print(message, file=sys.stderr)
+
+
+def tell_replaced(feed: Feed, log: RunLog | None) -> None:
+    """Each bad sample since the last call, in whose place another of its class was read."""
+    for wrong in feed.newly_bad():
+        message = f"another picture of its class was read in the place of {wrong}"
+        print(message, file=sys.stderr)
+        if log is not None:
+            log.event("warning", message=message)

@@ -13,7 +13,7 @@ from torch import nn
 from daas_dist import checkpoint, findings, models, stopping
 from daas_dist.config import Config
 from daas_dist.data import split
-from daas_dist.dataset import DataSet, load_data_in_turn, tell_warnings
+from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -111,6 +111,7 @@ def _steps(search: Search, job: Job) -> bool:
             left_out = _step(search)
             watchdog.beat()
             job.check_ours()
+            tell_replaced(search.feed, log)
             images += settings.batch_size
             state.seconds = before + time.monotonic() - began
             last = state.step == search.steps

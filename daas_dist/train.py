@@ -20,8 +20,7 @@ from torchvision.transforms import v2
 
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
-from daas_dist.data import in_turn
-from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, tell_warnings
+from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, tell_replaced, tell_warnings
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -136,6 +135,7 @@ def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
     with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
         while training.epoch < config.train.epochs:
             metrics = None if job.stop.asked() else training.train_epoch(watchdog.beat, job.stop)
+            tell_replaced(training.feed, log)
             if metrics is not None:
                 log.metric(metrics)
                 print(f"{row.name}: {plain_line(metrics)}", flush=True)
@@ -277,9 +277,7 @@ class Training:
         self.network.eval()
         total = torch.zeros(2)
         data, size = self.data, self.settings.batch_size
-        for images, labels in in_turn(
-            data.test, size, workers=self.feed.workers, pin=self.feed.pin
-        ):
+        for images, labels in self.feed.tests(data.test, size):
             inputs = augment.normalise(images.to(self.device), data.mean, data.std)
             logits = self.network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
             loss = cross_entropy(logits, labels, reduction="sum")

@@ -84,7 +84,7 @@ def test_a_random_part_is_torchvision_s_crop_of_pillow_s_picture(shards: Shards)
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.floats(0.01, 1), st.integers(0, 99))
 def test_a_part_lies_in_the_picture(width: int, height: int, least: float, seed: int) -> None:
-    parts = Parts.draw(4, (least, 1.0), stream(seed, "parts"))
+    parts = Parts.draw(4, (least, 1.0), True, stream(seed, "parts"))
     for i in range(4):
         left, top, w, h = parts.box(i, width, height)
         assert 0 <= left <= left + w <= width and 0 <= top <= top + h <= height
@@ -94,12 +94,13 @@ def test_a_part_lies_in_the_picture(width: int, height: int, least: float, seed:
 def test_parts_are_distributed_as_torchvision_s() -> None:
     """Share of the area, shape and place, by the largest distance of their distributions."""
     count, width, height = 4000, 500, 375
-    parts = Parts.draw(count, (0.08, 1.0), stream(0, "parts"))
+    parts = Parts.draw(count, (0.08, 1.0), True, stream(0, "parts"))
     ours = np.array([parts.box(i, width, height) for i in range(count)], float)
     crop, picture = v2.RandomResizedCrop(224), torch.zeros(3, height, width)
     torch.manual_seed(0)
     drawn = [crop.make_params([picture]) for _ in range(count)]
     theirs = np.array([[d["left"], d["top"], d["width"], d["height"]] for d in drawn], float)
+    assert abs(int(parts.mirror_B.sum()) - count // 2) < 4 * (count / 4) ** 0.5
     for name, of in {
         "area": lambda b: b[:, 2] * b[:, 3],
         "shape": lambda b: b[:, 2] / b[:, 3],

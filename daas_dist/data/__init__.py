@@ -15,7 +15,7 @@ feed.py         the batches themselves, read ahead
 from daas_dist.data.cache import Cache
 from daas_dist.data.cifar_files import cifar
 from daas_dist.data.crops import Crop
-from daas_dist.data.feed import Feed, Order, Read, in_turn, workers_for
+from daas_dist.data.feed import Feed, Order, Read, workers_for
 from daas_dist.data.folders import folder, list_classes, printable
 from daas_dist.data.idx_files import FASHION_MNIST_ROOT, fashion_mnist
 from daas_dist.data.images import Images, ImageSet, limit, measure, split
@@ -36,7 +36,6 @@ __all__ = [
     "cifar",
     "fashion_mnist",
     "folder",
-    "in_turn",
     "limit",
     "limit_classes",
     "list_classes",

@@ -34,12 +34,18 @@ class Parts:
     """Uniform in [0, 1): area and log ratio of each try."""
     place_B2: Tensor
     """Uniform in [0, 1): where the part lies in the space that it leaves."""
+    mirror_B: Tensor
+    """Whether each is mirrored, which half of them are if any."""
 
     @staticmethod
-    def draw(batch: int, scale: tuple[float, float], generator: Generator) -> "Parts":
+    def draw(batch: int, scale: tuple[float, float], flip: bool, generator: Generator) -> "Parts":
         draws = torch.rand((batch, TRIES, 2), generator=generator, dtype=torch.float64)
         places = torch.rand((batch, 2), generator=generator, dtype=torch.float64)
-        return Parts(scale, draws, places)
+        mirrored = torch.rand(batch, generator=generator) < 0.5
+        return Parts(scale, draws, places, mirrored & flip)
+
+    def mirrored(self, i: int) -> bool:
+        return bool(self.mirror_B[i])
 
     def box(self, i: int, width: int, height: int) -> tuple[int, int, int, int]:
         """(left, top, width, height) of image i of the batch."""

@@ -19,8 +19,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """A quarter of a GiB of RGB, Pillow's limit. A larger picture is refused before it is decoded."""
 
-ORIENTATION = 0x0112
-"""The EXIF tag. 1 is upright, as is a picture without it."""
+SIZES, EXIF = range(0xC0, 0xC3), 0xE1
+"""JPEG segments: of the size (baseline, extended, progressive), and of EXIF or XMP data."""
 
 BoxOf = Callable[[int, int], tuple[int, int, int, int]]
 """(width, height) of a picture -> (left, top, width, height) of the part that is wanted."""
@@ -48,19 +48,31 @@ def part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
 
     The same as torchvision's resized_crop of the picture as Pillow decodes it.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        _check_size(opened)
-        upright = opened.getexif().get(ORIENTATION, 1) == 1
-        pixels_CHW = None
-        if channels == 3 and opened.format == "JPEG" and upright:
-            pixels_CHW = _jpeg(data)
-        if pixels_CHW is None:
+    pixels_CHW = _jpeg(data) if channels == 3 and _is_plain_jpeg(data) else None
+    if pixels_CHW is None:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_size(opened)
             picture = _to_channels(ImageOps.exif_transpose(opened), channels)
-            array = np.array(picture)
-            pixels_CHW = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+        array = np.array(picture)
+        pixels_CHW = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
     left, top, width, height = box_of(pixels_CHW.shape[2], pixels_CHW.shape[1])
     cut = pixels_CHW[:, top : top + height, left : left + width]
     return interpolate(cut[None], (size, size), mode="bilinear", antialias=True)[0]
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a size
+    that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
+    at = 2
+    while data.startswith(b"\xff", at) and len(data) >= at + 10:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind in SIZES:
+            height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
+            return data.startswith(b"\xff\xd8") and 0 < width * height <= MAX_PIXELS
+        if kind == EXIF:
+            return False
+        at += 2 + length
+    return False
 
 
 def _jpeg(data: bytes) -> Tensor | None:

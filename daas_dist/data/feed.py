@@ -122,6 +122,7 @@ class Feed:
         self._next = -1
         self._most_bad = max(_max_bad(order.images) for order in orders.values())
         self._ahead: Iterator[Found] = iter(())
+        self._told: set[str] = set()
         self.bad: dict[str, str] = {}
         """Bad samples so far: name -> what is wrong. Another of their class was read instead."""
 
@@ -137,13 +138,37 @@ class Feed:
         if isinstance(found, DataError):
             raise found
         read, bad = found
+        self._note(bad)
+        return read
+
+    def tests(self, images: ImageSet, batch_size: int) -> Iterator[Read]:
+        """All of another set in batches as they are tested, each image once."""
+        loader: DataLoader[tuple[Read, dict[str, str]] | DataError] = DataLoader(
+            _Tests(images, batch_size),
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.pin,
+            generator=stream(0, "workers"),
+        )
+        for found in loader:
+            if isinstance(found, DataError):
+                raise found
+            self._note(found[1])
+            yield found[0]
+
+    def newly_bad(self) -> list[str]:
+        """What is wrong with each bad sample that was not told of before."""
+        new = [wrong for name, wrong in self.bad.items() if name not in self._told]
+        self._told.update(self.bad)
+        return new
+
+    def _note(self, bad: dict[str, str]) -> None:
         self.bad |= bad
         if len(self.bad) > self._most_bad:  # each process has counted its own
             raise DataError(
                 f"{len(self.bad)} samples are bad, data.max_bad_files allows {self._most_bad}: "
                 + "; ".join(list(self.bad.values())[:20])
             )
-        return read
 
     def _loader(self, first: int) -> DataLoader[Found]:
         return DataLoader(
@@ -158,7 +183,7 @@ class Feed:
         )
 
 
-class _Tests(Dataset[Read | DataError]):
+class _Tests(Dataset[tuple[Read, dict[str, str]] | DataError]):
     """Images as they are tested, batch after batch."""
 
     def __init__(self, images: ImageSet, batch_size: int) -> None:
@@ -167,26 +192,10 @@ class _Tests(Dataset[Read | DataError]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> Read | DataError:
+    def __getitem__(self, number: int) -> tuple[Read, dict[str, str]] | DataError:
         index = self.index[number]
         try:
-            return Read(self.images.central(index), self.images.labels[index])
+            read = Read(self.images.central(index), self.images.labels[index])
         except DataError as error:
             return error
-
-
-def in_turn(
-    images: ImageSet, batch_size: int, *, workers: int = 0, pin: bool = False
-) -> Iterator[Read]:
-    """All of a set in batches, each image once."""
-    loader: DataLoader[Read | DataError] = DataLoader(
-        _Tests(images, batch_size),
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=pin,
-        generator=stream(0, "workers"),
-    )
-    for found in loader:
-        if isinstance(found, DataError):
-            raise found
-        yield found
+        return read, replaced(self.images)

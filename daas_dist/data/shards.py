@@ -6,7 +6,6 @@ A set of them is a choice of rows of the index, so a class subset, a split and a
 import hashlib
 import io
 import os
-import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 
 from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
-from daas_dist.data.decode import central, part
+from daas_dist.data.decode import central, part, quiet
 from daas_dist.data.images import ImageSet
 from daas_dist.data.manifest import (
     INDEX,
@@ -186,16 +184,17 @@ class Shards:
         if crop.scale is None:
             own = self.central(part.take(index))
             return augment.crop_flip(own, crop.padding, crop.flip, generator, part)
-        parts = Parts.draw(len(index), crop.scale, generator)
-        places = part.take(torch.arange(len(index)))
-        images = torch.stack([self._part(int(index[i]), parts, int(i)) for i in places])
-        return augment.crop_flip(images, 0, crop.flip, generator, part)
+        parts = Parts.draw(len(index), crop.scale, crop.flip, generator)
+        places = part.take(torch.arange(len(index))).tolist()
+        images = torch.empty(len(places), *self.shape, dtype=torch.uint8)
+        with quiet():
+            for image, i in zip(images, places, strict=True):
+                own = self._picture(int(index[i]), lambda data: self._cut(data, parts, i))  # noqa: B023
+                image.copy_(own.flip(-1) if parts.mirrored(i) else own)
+        return images
 
-    def _part(self, image: int, parts: Parts, i: int) -> Tensor:
-        def cut(data: bytes) -> Tensor:
-            return part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
-
-        return self._picture(image, cut)
+    def _cut(self, data: bytes, parts: Parts, i: int) -> Tensor:
+        return part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
 
     def central(self, index: Tensor) -> Tensor:
         def cut(data: bytes) -> np.ndarray:
@@ -203,8 +202,9 @@ class Shards:
 
         images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
         array_NCHW = images.numpy()
-        for i, image in enumerate(index.tolist()):
-            array_NCHW[i] = self._picture(image, cut)
+        with quiet():
+            for i, image in enumerate(index.tolist()):
+                array_NCHW[i] = self._picture(image, cut)
         return images
 
     def digest(self) -> str:
@@ -242,12 +242,7 @@ class Shards:
 
     def _try(self, row: int, cut: Callable[[bytes], Pixels]) -> tuple[Pixels | None, str]:
         try:
-            with warnings.catch_warnings():
-                # The pixels of a picture with odd metadata are still its pixels; decoding refuses
-                # what the other warns of.
-                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-                warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-                return cut(self.folder.read(row, self.reading)), ""
+            return cut(self.folder.read(row, self.reading)), ""
         except (MemoryError, NotFetched):
             raise
         except DataError as error:
