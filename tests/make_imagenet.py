@@ -75,7 +75,7 @@ class _Pictures:
         draw = np.random.default_rng([label, len(part), i])
         width, height = (int(each * draw.uniform(0.8, 1.2)) for each in (self._width, self._height))
         wide, high = self._photograph.size
-        left, top = draw.integers(0, wide // 2), draw.integers(0, high // 2)
+        left, top = int(draw.integers(0, wide // 2)), int(draw.integers(0, high // 2))
         behind = self._photograph.crop((left, top, left + wide // 2, top + high // 2))
         pixels = np.asarray(behind.resize((width, height), Image.Resampling.BICUBIC), float)
         chosen = (self._garments.labels == label % 10).nonzero().flatten()
