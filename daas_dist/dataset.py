@@ -208,6 +208,12 @@ def _some(images: ImageSet, seed: int) -> Images:
     return Images(images.central(index), images.labels[index], images.classes)
 
 
+def crop(data: Data) -> Crop:
+    """How data.* has training images cut."""
+    scale = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
+    return Crop(data.crop_padding, data.flip, scale)
+
+
 def open_feed(
     data: Data,
     images: Mapping[str, ImageSet],
@@ -228,10 +234,9 @@ def open_feed(
 
     orders = {purpose: order(purpose, each) for purpose, each in images.items()}
     first = next(iter(orders.values()))
-    scale = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
     return Feed(
         orders,
-        Crop(data.crop_padding, data.flip, scale),
+        crop(data),
         seed,
         part=part,
         steps=epochs * first.batches.steps_per_epoch,

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,9 @@ from daas_dist import slurm
 from daas_dist.config import Config, ConfigError
 from daas_dist.slurm import SlurmError
 
+if TYPE_CHECKING:
+    from daas_dist.data import Shards
+
 SIGNAL_SECONDS = 90
 """How long before its time limit launch/submit.py has a job told to save, unless told otherwise."""
 LEAST_TORCH = (2, 11)
@@ -35,6 +39,8 @@ SAVE_SECONDS = 10
 """What a step, a save and a requeue want at the least."""
 LEAST_SHM = 2**30
 SLOW_FSYNC = 0.5
+DECODED = 200
+"""Pictures: a fraction of a second of ImageNet's."""
 PATIENCE = 120
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -237,11 +243,14 @@ def stages() -> list[Check]:
 
 def data(config: Config) -> list[Check]:
     """The images of the stage, read as the run will read them."""
+    from daas_dist.data import Shards
     from daas_dist.dataset import load_data
 
     began = time.monotonic()
     try:
         images = load_data(config)
+        if isinstance(images.train, Shards):
+            return [_decoding(config, images.train)]
     except (ValueError, OSError) as error:
         return [Check("data", "fail", str(error), "set data.root, or data.download=true")]
     count, seconds = len(images.train) + len(images.test), time.monotonic() - began
@@ -251,6 +260,27 @@ def data(config: Config) -> list[Check]:
     if left_out:
         return [Check("data", "warn", f"{told}; left out: {left_out[0]} …", "mend or remove them")]
     return [Check("data", "ok", told)]
+
+
+def _decoding(config: Config, images: "Shards") -> Check:
+    """Some pictures of shards, whose manifest, index and sizes are right."""
+    import torch
+
+    from daas_dist.data import workers_for
+    from daas_dist.dataset import crop
+    from daas_dist.rng import WHOLE, stream
+
+    index = torch.randperm(len(images), generator=stream(0, "doctor"))[:DECODED]
+    images.central(index[:1])  # imports, and opens a file
+    began = time.monotonic()
+    images.training(index, crop(config.data), stream(0, "doctor", "crops"), WHOLE)
+    rate, workers = (
+        len(index) / (time.monotonic() - began),
+        workers_for(images, config.data.workers),
+    )
+    told = f"{len(images)} pictures of {len(images.classes)} classes in {images.folder.root}; "
+    told += f"{rate:.0f} a second are read and cut by one process, a rank here has {workers}"
+    return Check("data", "ok", told)
 
 
 # --- The cluster ---------------------------------------------------------------------------------

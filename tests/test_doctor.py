@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from fake_slurm import FakeSlurm
 from whole_runs import needs_fashion_mnist
 
 from daas_dist import cli, doctor
+from daas_dist.data import fashion_mnist
 from daas_dist.doctor import Check, preflight
+from daas_dist.shards import build, sources
 
 
 @pytest.fixture
@@ -76,6 +79,22 @@ def test_missing_data_and_a_wrong_key(tmp_path: Path, capsys: pytest.CaptureFixt
     assert check.state == "fail" and f"{tmp_path}/no" in check.reason
     assert cli.main(["doctor", "stage=search_fashion", "data.rot=x"]) == 2
     assert "data.rot is not a key" in capsys.readouterr().err
+
+
+@needs_fashion_mnist
+def test_shards_are_opened_and_some_are_decoded(tmp_path: Path) -> None:
+    images = fashion_mnist(None, train=False).take(torch.arange(300))
+    for part in ("train", "val"):
+        source = sources.from_images(images, "part of it")
+        build.build(source, tmp_path / part, build.Recipe(part, per_shard=100))
+    words = ["stage=search_imagenet", "data.classes=all", "data.size=32", "data.test_resize=null"]
+    config = doctor.configuration.load([*words, f"data.root={tmp_path}"])
+    [check] = doctor.data(config)
+    assert check.state == "ok" and "300 pictures of 10 classes" in check.reason
+    assert "a second are read and cut by one process" in check.reason
+    (tmp_path / "train" / "shard-000001.tar").unlink()
+    [check] = doctor.data(config)
+    assert check.state == "fail" and "shard-000001.tar is missing" in check.reason
 
 
 def test_every_stage_composes() -> None:
