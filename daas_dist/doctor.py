@@ -230,7 +230,7 @@ def stages() -> list[Check]:
     bad = []
     names = configuration.options("stage")
     for name in names:
-        given = ["data.root=x"] if name.endswith("folder") else []
+        given = ["data.root=x"] if name.endswith(("folder", "imagenet")) else []
         given += ["train.result=x"] if name.startswith("train") else []
         try:
             configuration.load([f"stage={name}", *given])
