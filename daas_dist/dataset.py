@@ -252,10 +252,13 @@ def tell_warnings(data: DataSet, log: RunLog) -> None:
         print(message, file=sys.stderr)
 
 
-def tell_replaced(feed: Feed, log: RunLog | None) -> None:
-    """Each bad sample since the last call, in whose place another of its class was read."""
-    for wrong in feed.newly_bad():
+def tell_replaced(feed: Feed, told: int, log: RunLog | None) -> int:
+    """Tell of bad samples in whose place others of their class were read, after the first `told`.
+
+    Returns how many there are by now."""
+    for wrong in feed.bad[told:]:
         message = f"another picture of its class was read in the place of {wrong}"
         print(message, file=sys.stderr)
         if log is not None:
             log.event("warning", message=message)
+    return len(feed.bad)

@@ -106,12 +106,12 @@ def _steps(search: Search, job: Job) -> bool:
         Display(job.run_dir.name) if job.mesh.leads else _Silent() as display,
         Watchdog(job.mesh.rank, 60 * job.config.patience_minutes, job.run_dir) as watchdog,
     ):
-        began, before, images = time.monotonic(), state.seconds, 0
+        began, before, images, replaced = time.monotonic(), state.seconds, 0, 0
         while state.step < search.steps:
             left_out = _step(search)
             watchdog.beat()
             job.check_ours()
-            tell_replaced(search.feed, log)
+            replaced = tell_replaced(search.feed, replaced, log)
             images += settings.batch_size
             state.seconds = before + time.monotonic() - began
             last = state.step == search.steps

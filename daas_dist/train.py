@@ -132,10 +132,11 @@ def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
     training.load(folder / "checkpoints")
     log = RunLog(folder, config.tensorboard)
     log.truncate_after(training.epoch, "epoch")
+    replaced = 0
     with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
         while training.epoch < config.train.epochs:
             metrics = None if job.stop.asked() else training.train_epoch(watchdog.beat, job.stop)
-            tell_replaced(training.feed, log)
+            replaced = tell_replaced(training.feed, replaced, log)
             if metrics is not None:
                 log.metric(metrics)
                 print(f"{row.name}: {plain_line(metrics)}", flush=True)

@@ -53,8 +53,9 @@ def workers_for(images: ImageSet, asked: int | None) -> int:
     return max(1, min(MOST_WORKERS, cores - 1))
 
 
-Found = tuple[dict[str, Read], dict[str, str]] | DataError
-"""(purpose -> this rank's part of its batch, bad samples that were replaced), or what is wrong."""
+Found = tuple[dict[str, Read], list[str]] | DataError
+"""(purpose -> this rank's part of its batch, what is wrong with each sample that another took the
+place of), or what is wrong with one that has to be there."""
 
 
 class _Steps(Dataset[Found]):
@@ -69,7 +70,7 @@ class _Steps(Dataset[Found]):
         except DataError as error:  # raised in a worker it would come with a traceback
             return error
 
-    def _read(self, step: int) -> tuple[dict[str, Read], dict[str, str]]:
+    def _read(self, step: int) -> tuple[dict[str, Read], list[str]]:
         read = {}
         for purpose, order in self.orders.items():
             index = order.batches.indices(step)
@@ -79,14 +80,14 @@ class _Steps(Dataset[Found]):
         return read, replaced(*(order.images for order in self.orders.values()))
 
 
-def replaced(*sets: ImageSet) -> dict[str, str]:
-    """What this process has found bad since it was last asked, by name."""
-    bad = {}
+def replaced(*sets: ImageSet) -> list[str]:
+    """What is wrong with each bad sample that this process has met since it was last asked."""
+    fresh = []
     for images in sets:
         if isinstance(images, Shards):
-            for row, wrong in images.reading.bad.items():
-                bad[images.folder.name(row)] = wrong
-    return bad
+            fresh += images.reading.fresh
+            images.reading.fresh.clear()
+    return fresh
 
 
 def _max_bad(images: ImageSet) -> int:
@@ -122,9 +123,8 @@ class Feed:
         self._next = -1
         self._most_bad = max(_max_bad(order.images) for order in orders.values())
         self._ahead: Iterator[Found] = iter(())
-        self._told: set[str] = set()
-        self.bad: dict[str, str] = {}
-        """Bad samples so far: name -> what is wrong. Another of their class was read instead."""
+        self.bad: list[str] = []
+        """What is wrong with each bad sample so far. Another of its class was read instead."""
 
     def batch(self, step: int) -> dict[str, Read]:
         """By purpose. DataError names a bad sample that may not be replaced."""
@@ -143,7 +143,7 @@ class Feed:
 
     def tests(self, images: ImageSet, batch_size: int) -> Iterator[Read]:
         """All of another set in batches as they are tested, each image once."""
-        loader: DataLoader[tuple[Read, dict[str, str]] | DataError] = DataLoader(
+        loader: DataLoader[tuple[Read, list[str]] | DataError] = DataLoader(
             _Tests(images, batch_size),
             batch_size=None,
             num_workers=self.workers,
@@ -156,18 +156,12 @@ class Feed:
             self._note(found[1])
             yield found[0]
 
-    def newly_bad(self) -> list[str]:
-        """What is wrong with each bad sample that was not told of before."""
-        new = [wrong for name, wrong in self.bad.items() if name not in self._told]
-        self._told.update(self.bad)
-        return new
-
-    def _note(self, bad: dict[str, str]) -> None:
-        self.bad |= bad
+    def _note(self, bad: list[str]) -> None:
+        self.bad += [wrong for wrong in bad if wrong not in self.bad]
         if len(self.bad) > self._most_bad:  # each process has counted its own
             raise DataError(
                 f"{len(self.bad)} samples are bad, data.max_bad_files allows {self._most_bad}: "
-                + "; ".join(list(self.bad.values())[:20])
+                + "; ".join(self.bad[:20])
             )
 
     def _loader(self, first: int) -> DataLoader[Found]:
@@ -183,7 +177,7 @@ class Feed:
         )
 
 
-class _Tests(Dataset[tuple[Read, dict[str, str]] | DataError]):
+class _Tests(Dataset[tuple[Read, list[str]] | DataError]):
     """Images as they are tested, batch after batch."""
 
     def __init__(self, images: ImageSet, batch_size: int) -> None:
@@ -192,7 +186,7 @@ class _Tests(Dataset[tuple[Read, dict[str, str]] | DataError]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> tuple[Read, dict[str, str]] | DataError:
+    def __getitem__(self, number: int) -> tuple[Read, list[str]] | DataError:
         index = self.index[number]
         try:
             read = Read(self.images.central(index), self.images.labels[index])

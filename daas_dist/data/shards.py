@@ -47,6 +47,8 @@ class Reading:
     open: OrderedDict[int, int] = field(default_factory=OrderedDict)
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> what is wrong with it, for each bad sample that another has taken the place of."""
+    fresh: list[str] = field(default_factory=list)
+    """Of bad, what nobody was told yet."""
     process: int = 0
 
     def close(self) -> None:
@@ -241,6 +243,8 @@ class Shards:
         raise DataError(f"no sample of class {self.classes[int(self.labels[image])]} can be read")
 
     def _try(self, row: int, cut: Callable[[bytes], Pixels]) -> tuple[Pixels | None, str]:
+        if row in self.reading.bad:  # its name is a look into a long file
+            return None, self.reading.bad[row]
         try:
             return cut(self.folder.read(row, self.reading)), ""
         except (MemoryError, NotFetched):
@@ -253,7 +257,9 @@ class Shards:
 
     def _allow(self, row: int, wrong: str) -> None:
         bad = self.reading.bad
-        bad[row] = wrong
+        if row not in bad:
+            bad[row] = wrong
+            self.reading.fresh.append(wrong)
         if len(bad) > self.max_bad:
             others = f" ({len(bad)} bad samples by now)" if len(bad) > 1 else ""
             raise DataError(f"{wrong}{others}; data.max_bad_files allows {self.max_bad}")
