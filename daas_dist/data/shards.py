@@ -96,6 +96,8 @@ class ShardFolder:
                 size = path.stat().st_size
             except FileNotFoundError:
                 raise DataError(f"{path} is missing; get it again, or build again") from None
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error}); get it again") from None
             if size != shard.bytes:
                 raise DataError(
                     f"{path} has {size} bytes, {MANIFEST} expects {shard.bytes}; get it again, or "

@@ -109,8 +109,8 @@ def _wrong_bytes(folder: ShardFolder, number: int) -> list[str]:
     if not wrong:
         try:
             _, rows, _ = scan(path)
-            differing = len(rows) != end - first or (rows != folder.rows[first:end]).any()
-            wrong = [f"{path}: its labels or its order are not those of the index"] * differing
+            if len(rows) != end - first or (rows != folder.rows[first:end]).any():
+                wrong = [f"{path}: its labels or its order are not those of the index"]
         except DataError as error:
             wrong = [str(error)]
     return wrong or [f"{path}: its sha256 has changed, though every sample is whole"]
