@@ -1,7 +1,6 @@
 """Shards behind a URL: the bytes of those beside you, fetched once, whatever comes between."""
 
 import fcntl
-import json
 import multiprocessing
 import os
 import random
@@ -18,6 +17,7 @@ import make_imagenet
 import pytest
 import torch
 from shard_server import Answer, Server, flipped, held_up, longer, serve, shorter, status, torn
+from spoil import put
 from whole_runs import needs_fashion_mnist
 
 from daas_dist import config as door
@@ -416,11 +416,8 @@ def test_a_shard_is_not_called_like_the_caches_own_files(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
     shutil.copytree(folder / "train", tmp_path / "served")
-    path = tmp_path / "served" / MANIFEST
-    value = json.loads(path.read_text())
-    value["shards"][0]["name"] = name
-    path.write_text(json.dumps(value))
-    with pytest.raises(DataError, match=f"calls a shard {name}"):
+    put("shards", 0, "name", value=name)(tmp_path / "served")
+    with pytest.raises(DataError, match=f"name is '{name}', expected a plain file name"):
         Cache(f"file://{tmp_path}/served", tmp_path / "cache", GB)
 
 

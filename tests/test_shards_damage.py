@@ -1,585 +1,699 @@
-"""What can happen to shards, their lists and the pictures in them: each is named, or read as told.
+"""Shards that are damaged: who notices, and what the sentence says.
 
-A row of DAMAGE is done to a fresh copy of shards; opening them, `verify --full` or reading every
-sample must then say each of the words. A row of ODD is a picture that is read like any other.
+Each row is a damage and who must notice it: opening ("open"), reading every sample of a folder that
+was opened without a look at its files ("read"), and `daas shards verify`, "quick", "full" or
+"decode". Who is not named must find nothing. A sentence always names the file; of a sample also its
+number and what the picture was called.
 """
 
-import gzip
+import dataclasses
 import hashlib
-import io
 import json
 import os
-import pickle
-import random
-import struct
-import tarfile
-import time
-import zlib
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import make_imagenet
 import numpy as np
 import pytest
+import spoil
 import torch
+from damage import flip
 from make_imagenet import SmallImageNet
-from PIL import Image
+from spoil import (
+    CLASSES,
+    COUNT,
+    LAST,
+    PER_SHARD,
+    ROW_OF,
+    SAMPLE,
+    SHARD,
+    Place,
+    edit,
+    listing,
+    place,
+    put,
+    reindex,
+    replace,
+    text,
+)
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.data import open_shards
-from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, ROW, DataError
-from daas_dist.data.shards import Reading
-from daas_dist.shards import build, sources, verify
-from daas_dist.shards.sources import DEVKIT_ARCHIVE, TRAIN_ARCHIVE, VAL_ARCHIVE
+from daas_dist.data import Batches, Crop, Feed, Order, Shards, open_shards
+from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, ROW, DataError, Manifest
+from daas_dist.data.shards import Reading, ShardFolder
+from daas_dist.rng import WHOLE, Part
+from daas_dist.shards import verify
+from daas_dist.shards.tars import BLOCK
 
 pytestmark = needs_fashion_mnist
-FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
-Do = Callable[[Path], object]
+EVERYONE = "open read quick full decode"
+VERIFY = "quick full decode"
+CUT = Crop(padding=0, flip=True, scale=(0.2, 1.0))
 
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> SmallImageNet:
-    return make_imagenet.make(tmp_path_factory.mktemp("imagenet"), 4, 6, 2, side=0.1)
+    return spoil.small_imagenet(tmp_path_factory.mktemp("imagenet"))
 
 
 @pytest.fixture(scope="module")
 def whole(imagenet: SmallImageNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("shards") / "whole"
-    build.build(sources.from_folder(imagenet.train), out, build.Recipe(per_shard=8))
-    return out
+    return spoil.small_shards(imagenet, tmp_path_factory.mktemp("whole") / "shards")
 
 
 @pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for path in whole.iterdir():
-        if path.is_file():
-            (folder / path.name).write_bytes(path.read_bytes())
-    return folder
+def root(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "in" / "shards"))
 
 
-# --- Doing damage --------------------------------------------------------------------------------
+def everyone(root: Path) -> dict[str, str]:
+    """What each of them says of a folder; nothing if nothing is wrong."""
 
-
-def change(name: str, at: int, new: bytes = b"") -> Do:
-    """Other bytes at a place (from the end if negative); one flipped bit without `new`."""
-
-    def do(folder: Path) -> None:
-        data = bytearray((folder / name).read_bytes())
-        place = at % len(data)
-        data[place : place + max(1, len(new))] = new or bytes([data[place] ^ 4])
-        (folder / name).write_bytes(data)
-
-    return do
-
-
-def cut(name: str, length: int) -> Do:
-    return lambda folder: os.truncate(
-        folder / name, length if length >= 0 else (folder / name).stat().st_size + length
-    )
-
-
-def manifest(edit: Callable[[dict[str, Any]], object]) -> Do:
-    def do(folder: Path) -> None:
-        read = json.loads((folder / MANIFEST).read_text())
-        edit(read)
-        (folder / MANIFEST).write_text(json.dumps(read))
-
-    return do
-
-
-def row(number: int, **values: int) -> Do:
-    """Another row of the index, and a manifest that has its sha256."""
-
-    def do(folder: Path) -> None:
-        rows = np.frombuffer((folder / INDEX).read_bytes(), ROW).copy()
-        for name, value in values.items():
-            rows[number][name] = value
-        data = rows.tobytes()
-        (folder / INDEX).write_bytes(data)
-        manifest(lambda m: m.update(index_sha256=hashlib.sha256(data).hexdigest()))(folder)
-
-    return do
-
-
-def swap(folder: Path) -> None:
-    (folder / FIRST).rename(folder / "x")
-    (folder / SECOND).rename(folder / FIRST)
-    (folder / "x").rename(folder / SECOND)
-
-
-def become_folder(folder: Path) -> None:
-    (folder / FIRST).unlink()
-    (folder / FIRST).mkdir()
-
-
-def become_ring(folder: Path) -> None:
-    (folder / FIRST).unlink()
-    (folder / FIRST).symlink_to(folder / FIRST)
-
-
-def shard(**values: object) -> Do:
-    return manifest(lambda m: m["shards"][0].update(values))
-
-
-def other_class(folder: Path) -> None:
-    label = int(np.frombuffer((folder / INDEX).read_bytes(), ROW)[0]["label"])
-    row(0, label=(label + 1) % 4)(folder)
-
-
-def lengthen(folder: Path) -> None:
-    with (folder / FIRST).open("ab") as file:
-        file.write(b"garbage")
-
-
-PAYLOAD = 512 + 300
-"""A byte inside the first picture of a shard."""
-
-DAMAGE: dict[str, tuple[Do, tuple[str, ...]]] = {
-    "a payload bit": (change(FIRST, PAYLOAD), (FIRST, "sample 0", ".JPEG", "have changed")),
-    "a header bit": (change(FIRST, 20), (FIRST,)),
-    "a checksum of a header": (change(FIRST, 150), (FIRST,)),
-    "a class member": (change(FIRST, -3 * 512 - 10240 % 512), (FIRST,)),
-    "the end blocks": (change(FIRST, -100), (FIRST, "sha256 has changed")),
-    "cut in data": (cut(FIRST, 900), (FIRST, "has 900 bytes")),
-    "cut at a header": (cut(FIRST, 512), (FIRST, "512 bytes")),
-    "cut in a header": (cut(FIRST, 100), (FIRST, "100 bytes")),
-    "the end cut": (cut(FIRST, -1024), (FIRST, "bytes")),
-    "empty": (cut(FIRST, 0), (FIRST, "0 bytes")),
-    "longer": (lengthen, (FIRST, "bytes")),
-    "missing": (lambda f: (f / FIRST).unlink(), (FIRST, "is missing")),
-    "swapped": (swap, (FIRST,)),
-    "other bytes of its size": (
-        lambda f: (f / FIRST).write_bytes(os.urandom((f / FIRST).stat().st_size)),
-        (FIRST, "sample 0"),
-    ),
-    "a folder": (become_folder, (FIRST,)),
-    "a ring of links": (become_ring, (FIRST,)),
-    "no manifest": (lambda f: (f / MANIFEST).unlink(), (MANIFEST, "daas shards build")),
-    "a manifest that is no JSON": (change(MANIFEST, 0, b"<"), (MANIFEST, "is no JSON")),
-    "a manifest cut": (cut(MANIFEST, -50), (MANIFEST, "is no JSON")),
-    "a manifest that is no text": (change(MANIFEST, 30, b"\xff\xfe"), (MANIFEST, "is no text")),
-    "nesting": (
-        lambda f: (f / MANIFEST).write_text("[" * 100_000),
-        (MANIFEST,),
-    ),
-    "a list": (lambda f: (f / MANIFEST).write_text("[]"), (MANIFEST, "is no manifest")),
-    "another format": (manifest(lambda m: m.update(format=9)), (MANIFEST, "format 9", "reads 1")),
-    "a field missing": (manifest(lambda m: m.pop("class_ids")), (MANIFEST, "no class_ids")),
-    "a field of another type": (
-        manifest(lambda m: m.update(seed="0")),
-        (MANIFEST, "seed is '0'", "whole number"),
-    ),
-    "not a number": (manifest(lambda m: m.update(seed=float("nan"))), (MANIFEST, "seed is nan")),
-    "a negative size": (shard(bytes=-1), (MANIFEST, "shards[0].bytes is -1")),
-    "a huge size": (shard(bytes=1 << 70), (MANIFEST, "shards[0].bytes")),
-    "a wrong histogram": (
-        shard(histogram={"0": 1}),
-        (MANIFEST, "shards[0].histogram does not sum"),
-    ),
-    "a histogram of other classes": (
-        manifest(lambda m: m["shards"][0].update(histogram={"3": 8})),
-        (FIRST, "different classes"),
-    ),
-    "a way out": (shard(name="../../etc/passwd"), (MANIFEST, "not a plain file name")),
-    "an absolute path": (shard(name="/etc/passwd"), (MANIFEST, "not a plain file name")),
-    "a command": (shard(name="pipe:touch here"), ("pipe:touch here", "is missing")),
-    "no name": (shard(name=""), (MANIFEST, "not a plain file name")),
-    "a shard twice": (shard(name=SECOND), (MANIFEST, "names a shard twice")),
-    "unsorted classes": (
-        manifest(lambda m: m["class_ids"].reverse()),
-        (MANIFEST, "not sorted"),
-    ),
-    "a class twice": (
-        manifest(lambda m: m["class_ids"].__setitem__(1, m["class_ids"][0])),
-        (MANIFEST, "there twice"),
-    ),
-    "no shards": (manifest(lambda m: m.update(shards=[])), (MANIFEST, "lists no shards")),
-    "no index": (lambda f: (f / INDEX).unlink(), (INDEX,)),
-    "an index bit": (change(INDEX, 45), (INDEX, "sha256")),
-    "an index cut": (cut(INDEX, -20), (INDEX, "sha256")),
-    "a row outside its shard": (row(3, offset=1 << 40), (INDEX, "row 3", "outside its shard")),
-    "a row over the end": (row(3, size=1 << 20), (INDEX, "row 3", "outside")),
-    "a row of an unknown class": (row(3, label=99), (INDEX, "row 3", "its classes")),
-    "an empty row": (row(3, size=0), (INDEX, "row 3")),
-    "a row of another picture": (row(3, offset=512), (FIRST, "index does not fit")),
-    "a row of another class": (other_class, (FIRST, "different classes")),
-    "no names": (lambda f: (f / NAMES).unlink(), (NAMES, "is missing")),
-    "other names": (change(NAMES, 0), (NAMES, "not the one")),
-}
-
-
-def complaints(folder: Path) -> str:
-    """What opening, verifying every byte and reading every sample say."""
-    said = verify.verify(folder, full=True)
-    try:
-        images = open_shards(folder, size=8, channels=3)
-        reading = Reading()
-        for number in range(len(images)):
-            try:
-                images.folder.read(int(images.rows[number]), reading)
-            except (DataError, OSError) as error:
-                said.append(str(error))
-        reading.close()
-    except (DataError, FileNotFoundError) as error:
-        said.append(str(error))
-    return "\n".join(said)
-
-
-def test_there_are_forty_kinds_of_damage() -> None:
-    assert len(DAMAGE) >= 40
-
-
-def test_whole_shards_have_nothing_to_complain_of(copy: Path) -> None:
-    assert complaints(copy) == ""
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_named(copy: Path, kind: str) -> None:
-    do, words = DAMAGE[kind]
-    before = sorted(copy.parent.iterdir())
-    do(copy)
-    said = complaints(copy)
-    assert all(word in said for word in words), said
-    assert str(copy) in said and sorted(copy.parent.iterdir()) == before
-
-
-def test_names_that_are_lost_leave_shard_and_sample(copy: Path) -> None:
-    (copy / NAMES).unlink()
-    change(FIRST, PAYLOAD)(copy)
-    with pytest.raises(DataError, match=f"{FIRST}: sample 0: its bytes have changed"):
-        open_shards(copy, size=8, channels=3).central(torch.arange(8))
-
-
-def test_random_damage_gives_the_right_bytes_or_a_sentence(whole: Path, tmp_path: Path) -> None:
-    """300 mutations of manifest, index and a shard: no other error, nothing beside the folder."""
-    chance = random.Random(0)
-    expected = open_shards(whole, size=8, channels=3)
-    right = {row: expected.folder.read(row, Reading()) for row in range(len(expected))}
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    files = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
-    named = 0
-    for _ in range(300):
-        victim = chance.choice([MANIFEST, MANIFEST, INDEX, FIRST])
-        data = bytearray(files[victim])
-        for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(data))
-            if victim == FIRST:
-                at = at // 512 * 512 + at % 160  # mostly inside the headers
-            how = chance.randrange(3)
-            if how == 0:
-                data[min(at, len(data) - 1)] = chance.randrange(256)
-            elif how == 1:
-                del data[at : at + chance.randint(1, 9)]
-            else:
-                data[at:at] = bytes(chance.choice(b'0123456789-[]{}",.e\0') for _ in range(3))
-        for name, content in {**files, victim: bytes(data)}.items():
-            (folder / name).write_bytes(content)
+    def saying(task: Callable[[], object]) -> str:
         try:
-            wrong = verify.verify(folder, full=True)
-            images = open_shards(folder, size=8, channels=3)
-            reading = Reading()
-            for number, original in right.items():
-                assert images.folder.read(number, reading) == original
-        except (DataError, FileNotFoundError, IndexError) as error:
-            assert isinstance(error, DataError | FileNotFoundError), error
-            wrong = [str(error)]
-        named += bool(wrong)
-        assert all(len(sentence) > 20 for sentence in wrong)
-        assert [path.name for path in tmp_path.iterdir()] == ["shards"]
-    assert named > 200
+            task()
+        except (DataError, OSError) as error:
+            return str(error)
+        return ""
+
+    def read() -> None:
+        images = open_shards(root, size=8, channels=3, locate=root.joinpath)
+        wrong = []
+        for row in range(len(images)):
+            try:
+                images.folder.read(row, images.reading)
+            except DataError as error:
+                wrong.append(str(error))
+        images.reading.close()
+        if wrong:
+            raise DataError("\n".join(wrong))
+
+    return {
+        "open": saying(lambda: open_shards(root, size=8, channels=3)),
+        "read": saying(read),
+        "quick": "\n".join(verify.verify(root)),
+        "full": "\n".join(verify.verify(root, full=True)),
+        "decode": "\n".join(verify.verify(root, decode=COUNT)),
+    }
 
 
-# --- Odd pictures --------------------------------------------------------------------------------
+def check(root: Path, notices: Mapping[str, Sequence[str]], name: str = "") -> None:
+    """Who is named says all of the fragments and the folder, the others nothing."""
+    told = everyone(root)
+    expected: dict[str, list[str]] = {}
+    for names, fragments in notices.items():
+        for who in names.split():
+            expected.setdefault(who, []).extend(fragments)
+    silent = {who: said for who, said in told.items() if who not in expected and said}
+    assert not silent
+    for who, fragments in expected.items():
+        for fragment in (str(root), *fragments):
+            fragment = fragment.format(sample=f"{SHARD}: sample {SAMPLE} ({name})")
+            assert fragment in told[who], (who, told[who])
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
+def test_nothing_is_wrong_with_what_is_whole(root: Path) -> None:
+    check(root, {})
 
 
-def colours() -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    return Image.fromarray(pixels).resize((60, 45), Image.Resampling.BICUBIC)
+# --- A shard -------------------------------------------------------------------------------------
 
 
-def lying() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(colours().transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=98)
+def shard(task: Callable[[Path, Place], object]) -> Callable[[Path], object]:
+    return lambda root: task(root / SHARD, place(root))
 
 
-def transparent() -> Image.Image:
-    picture = colours().convert("RGBA")
-    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    return picture
+def cut_at(path: Path, size: int) -> None:
+    os.truncate(path, size)
 
 
-def over_white() -> Image.Image:
-    white = Image.new("RGBA", colours().size, "white")
-    return Image.alpha_composite(white, transparent()).convert("RGB")
+def swap(other: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        mine, theirs = (root / SHARD).read_bytes(), (root / other).read_bytes()
+        (root / SHARD).write_bytes(theirs)
+        (root / other).write_bytes(mine)
+
+    return damage
 
 
-ODD: dict[str, tuple[bytes, Image.Image]] = {
-    "grey": (encoded(colours().convert("L"), "PNG"), colours().convert("L").convert("RGB")),
-    "CMYK": (encoded(colours().convert("CMYK"), "JPEG", quality=98), colours()),
-    "PNG called JPEG": (encoded(colours(), "PNG"), colours()),
-    "lying": (lying(), colours()),
-    "palette": (encoded(colours().quantize(64), "PNG"), colours().quantize(64).convert("RGB")),
-    "transparent": (encoded(transparent(), "PNG"), over_white()),
-    "progressive": (encoded(colours(), "JPEG", quality=98, progressive=True), colours()),
-    "animated": (
-        encoded(colours(), "GIF", save_all=True, append_images=[colours().rotate(90)]),
-        colours(),
+def same_size(root: Path) -> None:
+    (root / SHARD).write_bytes((root / SHARD).read_bytes()[::-1])
+
+
+def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        (root / SHARD).unlink()
+        make(root / SHARD)
+
+    return damage
+
+
+def padding(p: Place) -> int:
+    assert p.size % BLOCK
+    return p.data + p.size
+
+
+CHANGED = "its bytes have changed since they were packed"
+ALL_OF_IT = [f"{SHARD}: sample {i} (n0" for i in range(PER_SHARD)]
+
+SHARDS: list[tuple[str, Callable[[Path], object], dict[str, Sequence[str]]]] = [
+    (
+        "cut in a picture",
+        shard(lambda path, p: cut_at(path, p.data + p.size // 2)),
+        {
+            f"open {VERIFY}": [SHARD, "bytes, manifest.json expects"],
+            "read full decode": ["{sample}", "the shard ends after"],
+        },
     ),
-    "WebP": (encoded(colours(), "WEBP", lossless=True), colours()),
-}
+    (
+        "cut before a header",
+        shard(lambda path, p: cut_at(path, p.header)),
+        {f"open {VERIFY}": [SHARD, "bytes"], "read full decode": ["{sample}", "ends after 0 of"]},
+    ),
+    (
+        "cut in a header",
+        shard(lambda path, p: cut_at(path, p.header + 200)),
+        {f"open {VERIFY}": [SHARD, "bytes"], "read full decode": ["{sample}", "ends after 0 of"]},
+    ),
+    (
+        "without its end",
+        shard(lambda path, p: cut_at(path, p.end)),
+        {
+            f"open {VERIFY}": [SHARD, "bytes"],
+            "full": [SHARD, "ends without the blocks of an end"],
+        },
+    ),
+    (
+        "with more behind its end",
+        shard(lambda path, _: path.write_bytes(path.read_bytes() + b"what is this?")),
+        {
+            f"open {VERIFY}": [SHARD, "bytes"],
+            "full": [SHARD, "holds something after the end of the tar"],
+        },
+    ),
+    (
+        "missing",
+        replaced_by(lambda path: None),
+        {EVERYONE: [SHARD], f"open {VERIFY}": [f"{SHARD} is missing"]},
+    ),
+    (
+        "empty",
+        replaced_by(Path.touch),
+        {
+            f"open {VERIFY}": [f"{SHARD} has 0 bytes"],
+            "read decode full": ["{sample}", "ends after 0 of"],
+        },
+    ),
+    (
+        "a folder",
+        replaced_by(Path.mkdir),
+        {
+            f"open {VERIFY}": [f"{SHARD} is no file"],
+            "read decode": ["{sample}", "Is a directory"],
+        },
+    ),
+    (
+        "a ring of links",
+        replaced_by(lambda path: path.symlink_to(path.name)),
+        {EVERYONE: [SHARD, "cannot be read", "Too many levels of symbolic links"]},
+    ),
+    (
+        "a link to nowhere",
+        replaced_by(lambda path: path.symlink_to("nowhere")),
+        {
+            f"open {VERIFY}": [f"{SHARD} is missing"],
+            "read decode": ["{sample}", "No such file"],
+        },
+    ),
+    (
+        "a pipe that nobody writes to",
+        replaced_by(os.mkfifo),
+        {f"open {VERIFY}": [f"{SHARD} is no file"], "read decode": ["{sample}", "Illegal seek"]},
+    ),
+    (
+        "swapped with another",
+        swap("shard-000000.tar"),
+        {
+            "read decode": ["{sample}", "shard-000000.tar: sample 2 ("],
+            "full": [f"{SHARD} is a copy of shard-000000.tar"],
+        },
+    ),
+    (
+        "swapped with a smaller one",
+        swap(LAST),
+        {
+            f"open {VERIFY}": [f"{SHARD} has", "manifest.json expects"],
+            "read decode": ["{sample}", f"{LAST}: sample 2 ("],
+            "full": [f"{SHARD} is a copy of {LAST}"],
+        },
+    ),
+    (
+        "of the same size with other bytes",
+        same_size,
+        {"read full decode": ["{sample}", CHANGED, *ALL_OF_IT]},
+    ),
+    (
+        "a bit of a picture",
+        shard(lambda path, p: flip(path, p.data + p.size // 3)),
+        {"read full decode": ["{sample}", CHANGED]},
+    ),
+    (
+        "the last bit of a picture",
+        shard(lambda path, p: flip(path, p.data + p.size - 1)),
+        {"read full decode": ["{sample}", CHANGED]},
+    ),
+    (
+        "a bit of a picture's header",
+        shard(lambda path, p: flip(path, p.header + 3)),
+        {"full": ["cut or changed at byte", "at or after", "{sample}"]},
+    ),
+    (
+        "a bit of a size",
+        shard(lambda path, p: flip(path, p.header + 130)),
+        {"full": ["cut or changed at byte", "at or after", "{sample}"]},
+    ),
+    (
+        "a bit of a class",
+        shard(lambda path, p: flip(path, p.cls + BLOCK)),
+        {"full": ["{sample}", "is of class", f"in {INDEX}"]},
+    ),
+    (
+        "a class that is no number",
+        shard(lambda path, p: write_at(path, p.cls + BLOCK, b"x")),
+        {"full": ["sample 00000009 has the class b'x', expected a number", "{sample}"]},
+    ),
+    (
+        "a bit of a class's header",
+        shard(lambda path, p: flip(path, p.cls)),
+        {"full": ["cut or changed at byte", "at or after", "{sample}"]},
+    ),
+    (
+        "a bit between two members",
+        shard(lambda path, p: flip(path, padding(p))),
+        {"full": [f"{SHARD}: its sha256 has changed, though every sample is whole"]},
+    ),
+    (
+        "a bit of the end",
+        shard(lambda path, p: flip(path, p.end + BLOCK + 7)),
+        {"full": [SHARD, "holds something after the end"]},
+    ),
+    (
+        "one too many",
+        lambda root: shutil.copy(root / SHARD, root / "old.tar"),
+        {VERIFY: ["old.tar is not in manifest.json", "take it away"]},
+    ),
+]
 
 
-def shards_of(data: bytes, tmp_path: Path) -> Path:
-    """Two classes, one of good pictures; the other has this one."""
-    good = encoded(colours(), "JPEG")
-    samples = [("good", f"{i}.jpg", good) for i in range(2)] + [("odd", "odd.JPEG", data)]
-    with sources.from_iterable(samples, tmp_path) as source:
-        build.build(source, tmp_path / "b", build.Recipe())
-    return tmp_path / "b"
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_an_odd_picture_is_read_as_people_see_it(kind: str, tmp_path: Path) -> None:
-    data, expected = ODD[kind]
-    images = open_shards(shards_of(data, tmp_path), size=45, channels=3)
-    own = images.central(images.labels.nonzero().flatten())[0].int()
-    square = expected.crop((8, 0, 53, 45))  # the centre: 7.5 rounds to 8
-    apart = (own - torch.from_numpy(np.array(square)).permute(2, 0, 1).int()).abs().float().mean()
-    # Half a pixel's shift and a JPEG's loss; another picture is 60 and more away.
-    assert apart < 12, apart
-
-
-def bomb_png() -> bytes:
-    """A header of 60,000 x 60,000 pixels with little behind it."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    chunks = b"".join(
-        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
-        for kind, part in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    )
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def bomb_jpeg() -> bytes:
-    data = bytearray(encoded(colours(), "JPEG"))
-    at = data.index(b"\xff\xc0")
-    data[at + 5 : at + 9] = struct.pack(">HH", 60_000, 60_000)
-    return bytes(data)
-
-
-BAD: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a JPEG cut": (lambda: encoded(colours(), "JPEG")[:400], "odd/odd.JPEG"),
-    "a JPEG's start alone": (lambda: b"\xff\xd8\xff\xe0" + bytes(100), "odd/odd.JPEG"),
-    "a PNG of noise": (lambda: b"\x89PNG\r\n\x1a\n" + os.urandom(200), "odd/odd.JPEG"),
-    "a bomb, PNG": (bomb_png, "3600000000 pixels"),
-    "a bomb, JPEG": (bomb_jpeg, "3600000000 pixels"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_a_picture_that_cannot_be_read_is_named(kind: str, tmp_path: Path) -> None:
-    make, said = BAD[kind]
-    folder = shards_of(make(), tmp_path)
-    began = time.monotonic()
-    [wrong] = verify.verify(folder, decode=3)
-    assert FIRST in wrong and "odd/odd.JPEG" in wrong and said in wrong
-    images = open_shards(folder, size=8, channels=3)
-    with pytest.raises(DataError, match="odd/odd.JPEG"):
-        images.central(torch.arange(3))
-    assert time.monotonic() - began < 5
-
-
-# --- Sources and shards of others ----------------------------------------------------------------
+def write_at(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"text", pickle.dumps(1), b"\x7fELF", os.urandom(40)],
-    ids=["text", "pickle", "ELF", "noise"],  # fmt: skip
+    ("damage", "notices"), [each[1:] for each in SHARDS], ids=[each[0] for each in SHARDS]
 )
-def test_a_file_that_is_no_picture_ends_a_build_or_is_left_out(data: bytes, tmp_path: Path) -> None:
-    good = encoded(colours(), "JPEG")
-    samples = [("a", "1.jpg", good), ("a", "x.JPEG", data), ("b", "1.jpg", good)]
-    with sources.from_iterable(samples, tmp_path) as source:
-        with pytest.raises(DataError, match="1 files are no pictures.*a/x.JPEG"):
-            build.build(source, tmp_path / "b", build.Recipe())
-        manifest = build.build(source, tmp_path / "c", build.Recipe(max_bad_files=1))
-    assert manifest.samples == 2 and manifest.made["left_out"] == ["a/x.JPEG"]
+def test_a_damaged_shard(
+    damage: Callable[[Path], object], notices: dict[str, Sequence[str]], root: Path
+) -> None:
+    name = place(root).name
+    damage(root)
+    check(root, notices, name)
 
 
-def test_an_empty_file_and_a_name_twice_are_refused(tmp_path: Path) -> None:
-    for samples, said in (
-        ([("a", "1.jpg", b"")], "a/1.jpg has 0 bytes"),
-        ([("a", "1.jpg", b"x"), ("a", "1.jpg", b"y")], "a/1.jpg is twice"),
-        ([], "no pictures"),
-    ):
-        with (
-            pytest.raises(DataError, match=said),
-            sources.from_iterable(samples, tmp_path),
-        ):
-            pass
+def test_a_shard_that_may_not_be_read(whole: Path) -> None:
+    """As a user who is not root, who reads everything."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(shutil.copytree(whole, Path(name) / "shards"))
+        for path in (Path(name), *Path(name).rglob("*")):
+            os.chown(path, 65534 if os.geteuid() == 0 else -1, -1)
+        (root / SHARD).chmod(0)
+        own, called = os.geteuid(), place(whole).name
+        notices = {
+            "full": [SHARD, "cannot be read (Permission denied)"],
+            "read decode": ["{sample} cannot be read", "Permission denied"],
+        }
+        try:
+            os.seteuid(65534 if own == 0 else own)
+            check(root, notices, called)
+        finally:
+            os.seteuid(own)
 
 
-def foreign(folder: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> None:
-    with tarfile.open(folder / "x.tar", "w") as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
+# --- manifest.json -------------------------------------------------------------------------------
 
 
-def link(name: str, kind: bytes) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, "/etc/passwd"
-    return info
+def without(*address: str | int) -> Callable[[Path], None]:
+    def change(fields: Any) -> None:
+        for key in address[:-1]:
+            fields = fields[key]
+        del fields[address[-1]]
+
+    return edit(change)
 
 
-GOOD = encoded(colours(), "JPEG")
+AGAIN = "get it again"
+NO_NAME = ["shards[1].name", "expected a plain file name"]
 
-
-class Explosive:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("exploded",)
+MANIFESTS: list[tuple[str, Callable[[Path], object], Sequence[str]]] = [
+    ("missing", lambda root: (root / MANIFEST).unlink(), ["no ", "daas shards build"]),
+    ("empty", text(lambda _: ""), ["is no JSON", AGAIN]),
+    ("cut", text(lambda said: said[: len(said) // 2]), ["is no JSON", AGAIN]),
+    ("a list", text(lambda _: "[]"), ["is no manifest"]),
+    ("nested deep", text(lambda _: "[" * 100_000), ["nested too deep"]),
+    ("nested deep in a value", put("seed", value=[[[[[[[1]]]]]]]), ["seed is [[[[[[[1]]]]]]]"]),
+    (
+        "no text",
+        lambda root: (root / MANIFEST).write_bytes(b"\xff\xfe{}"),
+        ["is no text", "get it again"],
+    ),
+    ("a folder", lambda root: replace(root / MANIFEST, Path.mkdir), ["Is a directory"]),
+    (
+        "a ring of links",
+        lambda root: replace(root / MANIFEST, lambda path: path.symlink_to(path.name)),
+        ["Too many levels"],
+    ),
+    (
+        "changed by hand",
+        text(lambda said: said.replace('"seed": 0', '"seed": 1')),
+        ["has been changed since it was written"],
+    ),
+    ("of another format", put("format", value=2), ["has the format 2, this program reads 1"]),
+    ("without a format", without("format"), ["has the format None"]),
+    *((f"without {key}", without(key), [f"has no {key}"]) for key in Manifest.__dataclass_fields__),
+    ("without a shard's size", without("shards", 1, "bytes"), ["shards[1] has not the fields"]),
+    ("with more of a shard", put("shards", 1, "url", value="x"), ["shards[1] has not the fields"]),
+    ("no shards", put("shards", value=[]), ["lists no shards"]),
+    ("shards that are no list", put("shards", value={"0": 1}), ["lists no shards"]),
+    ("a shard that is a name", put("shards", 1, value="x.tar"), ["shards[1] has not the fields"]),
+    ("classes that are no list", put("class_ids", value="n01"), ["class_ids is no list"]),
+    ("a class that is no text", put("class_ids", 0, value=1), ["class_ids is 1, expected text"]),
+    (
+        "half a surrogate",
+        put("class_names", 0, value="\ud800"),
+        ["class_names is '\\ud800', expected text"],
+    ),
+    ("no classes", edit(lambda m: m.update(class_ids=[], class_names=[])), ["names 0 of 0"]),
+    ("fewer names than classes", without("class_names", 0), ["names 3 of 4 classes"]),
+    ("classes unsorted", edit(lambda m: m["class_ids"].reverse()), ["class_ids are not sorted"]),
+    (
+        "a class twice",
+        edit(lambda m: m["class_ids"].__setitem__(1, m["class_ids"][0])),
+        ["class_ids are not sorted, or one is there twice"],
+    ),
+    ("samples as text", put("shards", 1, "samples", value="7"), ["shards[1].samples is '7'"]),
+    ("samples as a fraction", put("shards", 1, "samples", value=7.0), ["samples is 7.0"]),
+    ("samples as true", put("shards", 1, "samples", value=True), ["samples is True"]),
+    ("samples that are no number", put("shards", 1, "samples", value=float("nan")), ["is nan"]),
+    ("fewer than no samples", put("shards", 1, "samples", value=-7), ["samples is -7"]),
+    ("huge samples", put("shards", 1, "samples", value=10**40), ["samples is 1000"]),
+    (
+        "more samples than the index",
+        edit(lambda m: m["shards"][1].update(samples=2**61, histogram={"0": 2**61})),
+        [INDEX, "480 bytes, expected 20 for each of"],
+    ),
+    ("infinite bytes", put("shards", 1, "bytes", value=float("inf")), ["shards[1].bytes is inf"]),
+    ("a seed below 0", put("seed", value=-1), ["seed is -1, expected a whole number"]),
+    ("a resize of nothing", put("resize", value="no"), ["resize is 'no'"]),
+    ("a number without end", text(lambda said: said.replace("1", "1" * 5000, 1)), ["is no JSON"]),
+    ("made of what is no table", put("made", value=[]), ["made is [], expected a table"]),
+    ("a sum that is wrong", put("shards", 1, "histogram", "0", value=9), ["does not sum to its 7"]),
+    (
+        "a class that is not there",
+        put("shards", 1, "histogram", value={"4": 7}),
+        ["shards[1].histogram has the class '4' of 4"],
+    ),
+    (
+        "a class of many digits",
+        put("shards", 1, "histogram", value={"1" * 5000: 7}),
+        ["shards[1].histogram has the class '111"],
+    ),
+    (
+        "a count that is no number",
+        put("shards", 1, "histogram", value={"0": "7"}),
+        ["shards[1].histogram is '7'"],
+    ),
+    ("a shard outside", put("shards", 1, "name", value="../x.tar"), NO_NAME),
+    ("a shard from the root", put("shards", 1, "name", value="/etc/passwd"), NO_NAME),
+    ("a shard in a folder", put("shards", 1, "name", value="x/y.tar"), NO_NAME),
+    ("a shard without a name", put("shards", 1, "name", value=""), NO_NAME),
+    ("a shard that is the folder", put("shards", 1, "name", value="."), NO_NAME),
+    ("a shard that is hidden", put("shards", 1, "name", value=".x.tar"), NO_NAME),
+    ("a shard with a zero in its name", put("shards", 1, "name", value="x\0.tar"), NO_NAME),
+    ("a shard with a new line", put("shards", 1, "name", value="x\n.tar"), NO_NAME),
+    ("a shard that is a command", put("shards", 1, "name", value="pipe:touch x"), NO_NAME),
+    ("a shard of an address", put("shards", 1, "name", value="http://x/y.tar"), NO_NAME),
+    (
+        "a shard twice",
+        edit(lambda m: m["shards"][1].update(name=m["shards"][0]["name"])),
+        ["names a shard twice"],
+    ),
+    ("a long name", put("shards", 1, "name", value="ä" * 150), NO_NAME),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("damage", "fragments"), [each[1:] for each in MANIFESTS], ids=[each[0] for each in MANIFESTS]
+)
+def test_a_manifest_that_is_wrong(
+    damage: Callable[[Path], object], fragments: Sequence[str], root: Path
+) -> None:
+    damage(root)
+    before = listing(root.parent.parent)
+    check(root, {EVERYONE: fragments})
+    assert listing(root.parent.parent) == before and not (Path.cwd() / "x").exists()
+
+
+def test_every_depth_of_nesting_is_refused_in_words(root: Path) -> None:
+    fields = json.loads((root / MANIFEST).read_text())
+    for depth in range(1, 1200, 7):
+        nested = "[" * depth + "]" * depth
+        (root / MANIFEST).write_text(
+            json.dumps(fields | {"seed": 0}).replace('"seed": 0', f'"seed": {nested}')
+        )
+        with pytest.raises(DataError, match="changed since|nested too deep|expected a whole"):
+            ShardFolder(root)
+
+
+def test_every_byte_of_a_manifest_counts(root: Path) -> None:
+    """But for the spaces between its values."""
+    said = (root / MANIFEST).read_bytes()
+    before = ShardFolder(root).manifest
+    for at in range(len(said)):
+        (root / MANIFEST).write_bytes(said[:at] + bytes([said[at] ^ 1]) + said[at + 1 :])
+        try:
+            assert ShardFolder(root).manifest == before
+        except DataError:
+            continue
+        assert chr(said[at]).isspace()
+
+
+# --- index.bin -----------------------------------------------------------------------------------
+
+
+def in_row(**values: int) -> Callable[[Path], None]:
+    def change(rows: np.ndarray) -> None:
+        for key, value in values.items():
+            rows[key][ROW_OF] = value
+
+    return reindex(change)
+
+
+def other_label(rows: np.ndarray) -> None:
+    rows["label"][ROW_OF] = (rows["label"][ROW_OF] + 1) % CLASSES
+
+
+def swapped_labels(rows: np.ndarray) -> None:
+    """Two of one shard, so that it holds as many of each as before."""
+    inside = rows["label"][PER_SHARD : 2 * PER_SHARD]
+    other = int((inside != inside[SAMPLE]).argmax())
+    inside[[SAMPLE, other]] = inside[[other, SAMPLE]]
+
+
+OUTSIDE = [INDEX, f"sample {SAMPLE} of {SHARD}", "expected 1 to"]
+
+INDEXES: list[tuple[str, Callable[[Path], object], dict[str, Sequence[str]]]] = [
+    ("missing", lambda root: (root / INDEX).unlink(), {EVERYONE: ["but no index.bin; get both"]}),
+    (
+        "a folder",
+        lambda root: replace(root / INDEX, Path.mkdir),
+        {EVERYONE: [INDEX, "cannot be read (Is a directory)"]},
+    ),
+    (
+        "cut",
+        lambda root: os.truncate(root / INDEX, 21),
+        {EVERYONE: [INDEX, "has the sha256", "manifest.json expects"]},
+    ),
+    (
+        "longer",
+        lambda root: (root / INDEX).write_bytes((root / INDEX).read_bytes() * 2),
+        {EVERYONE: [INDEX, "has the sha256"]},
+    ),
+    ("a bit", lambda root: flip(root / INDEX, 170), {EVERYONE: [INDEX, "has the sha256"]}),
+    (
+        "a row fewer",
+        reindex(lambda rows: rows[:-1]),
+        {EVERYONE: [INDEX, "has 460 bytes, expected 20 for each of 24 samples"]},
+    ),
+    (
+        "half a row",
+        reindex(lambda rows: np.frombuffer(rows.tobytes()[:-7], np.uint8)),
+        {EVERYONE: [INDEX, "has 473 bytes"]},
+    ),
+    ("outside the shard", in_row(offset=10**7), {EVERYONE: [*OUTSIDE, "at byte 10000000"]}),
+    ("at the largest number", in_row(offset=2**64 - 1), {EVERYONE: OUTSIDE}),
+    ("of no bytes", in_row(size=0), {EVERYONE: [*OUTSIDE, "of 0 bytes"]}),
+    ("of the largest size", in_row(size=2**32 - 1), {EVERYONE: OUTSIDE}),
+    ("of a class that is not there", in_row(label=4), {EVERYONE: [*OUTSIDE, "and class 4"]}),
+    (
+        "elsewhere in the shard",
+        in_row(offset=BLOCK),
+        {"read decode": ["{sample}", CHANGED], "full": ["{sample} does not lie where index.bin"]},
+    ),
+    (
+        "of another crc",
+        in_row(crc=1),
+        {"read decode": ["{sample}", CHANGED], "full": ["{sample} does not lie where index.bin"]},
+    ),
+    (
+        "of another class",
+        reindex(other_label),
+        {VERIFY: [f"{SHARD}: {MANIFEST} and {INDEX} give it different classes"],
+         "full": ["{sample} is of class", "in the shard", "get index.bin again"]},
+    ),
+    (
+        "with two classes swapped",
+        reindex(swapped_labels),
+        {"full": ["{sample} is of class", "in the shard", "get index.bin again"]},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "notices"), [each[1:] for each in INDEXES], ids=[each[0] for each in INDEXES]
+)
+def test_an_index_that_is_wrong(
+    damage: Callable[[Path], object], notices: dict[str, Sequence[str]], root: Path
+) -> None:
+    name = place(root).name
+    damage(root)
+    check(root, notices, name)
+
+
+# --- names.txt -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
     [
-        ([("1.jpg", GOOD)], "sample 1 has 1 pictures and 0 classes"),
-        ([("1.jpg", GOOD), ("1.png", GOOD), ("1.cls", b"0")], "2 pictures and 1 classes"),
-        ([("1.cls", b"0")], "0 pictures"),
-        ([("1.jpg", GOOD), ("1.cls", b"cat")], "class b'cat', expected a number"),
-        ([("1.jpg", GOOD), ("2.cls", b"0")], "1 pictures and 0 classes"),
-        ([("1.jpg", GOOD), ("1.cls", b"0")] * 2, "classes|there twice"),
-        ([link("1.jpg", tarfile.SYMTYPE), ("1.cls", b"0")], "1.jpg is no plain file"),
-        ([link("1.jpg", tarfile.CHRTYPE), ("1.cls", b"0")], "1.jpg is no plain file"),
-        ([("1.pyd", pickle.dumps(Explosive())), ("1.cls", b"0")], "0 pictures"),
-        ([], "hold no samples"),
+        (Path.unlink, "cannot be read (No such file or directory)"),
+        (lambda path: replace(path, Path.mkdir), "cannot be read (Is a directory)"),
+        (lambda path: flip(path, 9), "is not the one that manifest.json expects"),
+        (lambda path: path.write_bytes(b"\xff\n"), "is not the one that manifest.json expects"),
     ],
+    ids=["missing", "a folder", "changed", "no text"],
 )
-def test_shards_of_others_that_get_no_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: list[Any], said: str
+def test_without_the_names_pictures_are_read_and_the_bad_one_is_still_named(
+    damage: Callable[[Path], object], said: str, root: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    foreign(tmp_path, *members)
-    with pytest.raises(DataError, match=said):
-        verify.index(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+    damage(root / NAMES)
+    check(root, {VERIFY: [NAMES, said, "errors cannot say what a picture was called"]})
+    p = place_without_names(root)
+    flip(root / SHARD, p)
+    told = everyone(root)
+    for who in ("read", "full", "decode"):
+        assert f"{SHARD}: sample {SAMPLE}: {CHANGED}" in told[who]
 
 
-def test_member_names_are_no_paths_and_pickles_are_never_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def place_without_names(root: Path) -> int:
+    return int(np.fromfile(root / INDEX, ROW)["offset"][ROW_OF]) + 5
+
+
+def test_names_that_are_too_few_and_no_text_are_no_names(root: Path) -> None:
+    """Though the manifest says that they are right."""
+    (root / NAMES).write_bytes(b"\xffone\n")
+    put("names_sha256", value=hashlib.sha256(b"\xffone\n").hexdigest())(root)
+    folder = ShardFolder(root)
+    assert folder.name(0).endswith(r"sample 0 (\xffone)")
+    assert folder.name(ROW_OF).endswith(f"{SHARD}: sample {SAMPLE}")
+
+
+# --- Bad samples in a run ------------------------------------------------------------------------
+
+
+def with_bad(root: Path, *rows: int) -> Shards:
+    """A bit of each of these pictures is flipped."""
+    index = np.fromfile(root / INDEX, ROW)
+    for row in rows:
+        flip(root / f"shard-{row // PER_SHARD:06d}.tar", int(index["offset"][row]) + 9)
+    return open_shards(root, size=8, channels=3)
+
+
+def allowing(images: Shards, most: int) -> Shards:
+    return dataclasses.replace(images, max_bad=most, reading=Reading())
+
+
+def feed_of(images: Shards, most: int, **more: Any) -> Feed:
+    batches = Batches(COUNT, 6, 0, "train")
+    arguments: dict[str, Any] = {"part": WHOLE, "steps": 8} | more
+    return Feed({"train": Order(allowing(images, most), batches)}, CUT, 0, **arguments)
+
+
+def test_every_rank_takes_the_same_in_the_place_of_a_bad_sample(root: Path) -> None:
+    """Its slice of what one rank reads, also from the middle on; two of them are bad."""
+    images = with_bad(root, ROW_OF, 3)
+    alone = feed_of(images, 2)
+    expected = [alone.batch(step)["train"] for step in range(8)]
+    assert len(alone.bad) == 2 and all(CHANGED in wrong for wrong in alone.bad)
+    for of in (2, 3):
+        found = set[str]()
+        for rank in range(of):
+            own = feed_of(images, 2, part=Part(rank, of))
+            mine = slice(6 // of * rank, 6 // of * (rank + 1))
+            for step in (0, 1, 2, 3, 6, 7):
+                read = own.batch(step)["train"]
+                assert torch.equal(read.images, expected[step].images[mine])
+                assert torch.equal(read.labels, expected[step].labels[mine])
+            found |= set(own.bad)
+        assert found == set(alone.bad)  # the same words
+
+
+def test_what_takes_the_place_is_a_picture_of_the_same_class(root: Path) -> None:
+    whole = open_shards(root, size=8, channels=3)
+    pictures = whole.central(torch.arange(COUNT))
+    for row in range(0, COUNT, 5):
+        images = allowing(with_bad(root, row), COUNT)
+        instead = images.central(torch.tensor([row]))[0]
+        same = (pictures == instead).flatten(1).all(1).nonzero().flatten().tolist()
+        assert len(same) == 1 and same != [row]
+        assert whole.labels[same[0]] == whole.labels[row]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_more_bad_samples_than_are_allowed_end_a_run_at_the_same_step(
+    root: Path, workers: int
 ) -> None:
-    """Beside a picture and a class other members are passed over: webdataset's users have them."""
-    monkeypatch.chdir(tmp_path)
-    for key in ("../out", "/tmp/daas-absolute", "a/b"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        pickled = f"{key}.pyd", pickle.dumps(Explosive())
-        foreign(tmp_path / "in", (f"{key}.jpg", GOOD), (f"{key}.cls", b"0"), pickled)
-        verify.index(tmp_path / "in")
-        images = open_shards(tmp_path / "in", size=8, channels=3)
-        assert images.central(torch.arange(1)).shape == (1, 3, 8, 8)
-        (tmp_path / "in" / MANIFEST).unlink()
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-    assert not Path("/tmp/daas-absolute.jpg").exists()
+    """Though no worker has met them all."""
+    images = with_bad(root, ROW_OF, 3)
+    order = Batches(COUNT, 6, 0, "train").order(0).tolist()
+    last = max(order.index(row) // 6 for row in (ROW_OF, 3))
+    own = feed_of(images, 1, workers=workers)
+    for step in range(last):
+        own.batch(step)
+    with pytest.raises(
+        DataError, match=f"{root}.*{CHANGED}.*data.max_bad_files allows 1|allows 1.*{CHANGED}"
+    ):
+        own.batch(last)
 
 
-def archives(imagenet: SmallImageNet, tmp_path: Path, name: str, data: bytes) -> Path:
-    """The archives with one of them replaced."""
-    for path in imagenet.archives.iterdir():
-        (tmp_path / path.name).write_bytes(data if path.name == name else path.read_bytes())
-    return tmp_path
-
-
-def retar(data: bytes, edit: Callable[[str, bytes], tuple[str, bytes] | None]) -> bytes:
-    """A tar whose members have been edited, or are gone."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(data)) as old, tarfile.open(fileobj=file, mode="w") as new:
-        for member in old:
-            opened = old.extractfile(member)
-            assert opened is not None
-            edited = edit(member.name, opened.read())
-            if edited is not None:
-                info = tarfile.TarInfo(edited[0])
-                info.size = len(edited[1])
-                new.addfile(info, io.BytesIO(edited[1]))
-    return file.getvalue()
-
-
-def short_truth(name: str, data: bytes) -> tuple[str, bytes]:
-    return name, data[:4] if name.endswith("ground_truth.txt") else data
-
-
-def members(edit: Callable[[str, bytes], tuple[str, bytes] | None]) -> Callable[[bytes], bytes]:
-    return lambda data: retar(data, edit)
-
-
-def packed(edit: Callable[[str, bytes], tuple[str, bytes] | None]) -> Callable[[bytes], bytes]:
-    return lambda data: gzip.compress(retar(gzip.decompress(data), edit))
-
-
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def endless(data: bytes) -> bytes:
-    """Up to the end of the last member."""
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        last = tar.getmembers()[-1]
-    return data[: last.offset_data + -(-last.size // 512) * 512]
-
-
-ARCHIVES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
-    "the outer tar cut": (TRAIN_ARCHIVE, half, TRAIN_ARCHIVE),
-    "the outer tar's end cut": (TRAIN_ARCHIVE, endless, "has no end"),
-    "no tar": (TRAIN_ARCHIVE, lambda data: b"no" * 5 + data, TRAIN_ARCHIVE),
-    "an inner tar cut": (TRAIN_ARCHIVE, members(lambda n, x: (n, x[:1500])), r"n\d+\.tar"),
-    "no inner tars": (TRAIN_ARCHIVE, members(lambda n, x: ("a.txt", x)), "one tar file a class"),
-    "an unknown class": (TRAIN_ARCHIVE, members(lambda n, x: ("n9.tar", x)), "'n9'"),
-    "a wrong name": (VAL_ARCHIVE, members(lambda n, x: ("cat.jpg", x)), "holds cat.jpg"),
-    "a number too high": (
-        VAL_ARCHIVE,
-        members(lambda n, x: ("ILSVRC2012_val_00009999.JPEG", x)),
-        "00009999.JPEG, expected",
-    ),
-    "a short truth": (DEVKIT_ARCHIVE, packed(short_truth), "holds ILSVRC2012_val"),
-    "a devkit cut": (DEVKIT_ARCHIVE, half, "is damaged"),
-    "a devkit's bit": (
-        DEVKIT_ARCHIVE,
-        lambda data: data[:200] + bytes([data[200] ^ 8]) + data[201:],
-        DEVKIT_ARCHIVE,
-    ),
-    "no truth": (
-        DEVKIT_ARCHIVE,
-        packed(lambda n, x: None if "truth" in n else (n, x)),
-        "holds no data/ILSVRC2012_validation",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_damaged_archives_are_named(imagenet: SmallImageNet, tmp_path: Path, kind: str) -> None:
-    name, edit, said = ARCHIVES[kind]
-    root = archives(imagenet, tmp_path, name, edit((imagenet.archives / name).read_bytes()))
-    part = "val" if name == VAL_ARCHIVE or "holds ILSVRC2012_val" in said else "train"
-    with pytest.raises(DataError, match=said):
-        sources.ilsvrc2012(root, part, check=False, tell=lambda text: None)
-
-
-def test_a_missing_archive_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=DEVKIT_ARCHIVE):
-        sources.ilsvrc2012(tmp_path, "train", tell=lambda text: None)
+def test_a_class_without_a_picture_that_can_be_read_ends_a_run(root: Path) -> None:
+    images = open_shards(root, size=8, channels=3)
+    rows = (images.labels == images.labels[ROW_OF]).nonzero().flatten().tolist()
+    images = allowing(with_bad(root, *rows), COUNT)
+    with pytest.raises(DataError, match=f"{CHANGED}; no other sample of class n0.* can be read"):
+        images.central(torch.tensor([ROW_OF]))
+    assert len(images.reading.bad) == len(rows)

@@ -98,8 +98,6 @@ class Cache:
 
     def _check_shards(self) -> None:
         for shard in self._shards.values():
-            if shard.name.startswith(".") or shard.name in LISTS:
-                raise DataError(f"{self._at(MANIFEST)} calls a shard {shard.name}; rename it")
             if shard.bytes > self.most_bytes:
                 raise DataError(
                     f"{self._at(shard.name)} has {shard.bytes / 1e9:.3g} GB, more than "

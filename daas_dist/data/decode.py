@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -77,12 +77,17 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 def _jpeg(data: bytes) -> Tensor | None:
     """[3, H, W]: Pillow's very values in two thirds of its time. None where torchvision, which says
-    that it will, no longer decodes: Pillow does it then."""
+    that it will, no longer decodes, or where it finds fault: Pillow then decodes, or says why not.
+    """
     try:
         from torchvision.io import ImageReadMode, decode_jpeg  # takes a second to import
     except ImportError:
         return None
-    decoded = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    try:
+        decoded = decode_jpeg(encoded, ImageReadMode.RGB)
+    except RuntimeError:
+        return None
     assert isinstance(decoded, Tensor)  # a list for a list
     return decoded
 
@@ -97,6 +102,13 @@ def quiet() -> Generator[None]:
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
         yield
+
+
+def reason(error: Exception) -> str:
+    """Why a picture in memory cannot be decoded; the same words in every process."""
+    if isinstance(error, UnidentifiedImageError):  # its own words are where in memory it lies
+        return f"no picture that is read ({', '.join(FORMATS)})"
+    return f"{type(error).__name__}: {error}"
 
 
 def shrink(opened: Image.Image, side: int) -> Image.Image:

@@ -136,7 +136,7 @@ class Feed:
             found = next(self._ahead)
             self._next = step + 1
         if isinstance(found, DataError):
-            raise found
+            raise _again(found)
         read, bad = found
         self._note(bad)
         return read
@@ -152,7 +152,7 @@ class Feed:
         )
         for found in loader:
             if isinstance(found, DataError):
-                raise found
+                raise _again(found)
             self._note(found[1])
             yield found[0]
 
@@ -175,6 +175,11 @@ class Feed:
             # Otherwise it would draw from torch's own.
             generator=stream(0, "workers"),
         )
+
+
+def _again(error: DataError) -> DataError:
+    """Raised from where it is a variable, it would refer to itself and keep the workers alive."""
+    return type(error)(str(error))
 
 
 class _Tests(Dataset[tuple[Read, list[str]] | DataError]):

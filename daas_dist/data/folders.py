@@ -1,6 +1,7 @@
 """Your own pictures: one folder a class, of any size, as squares in memory."""
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,9 @@ from daas_dist.data.images import Images, stratified
 
 NOT_IMAGES = frozenset({"Thumbs.db", "desktop.ini"})
 """What file managers leave behind; ignored, as are hidden files."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that are no text, and all that end a line."""
 
 TEST_SHARE = 0.2
 """Of each class, where there is no folder of test pictures: ours."""
@@ -129,8 +133,10 @@ def _walk(top: Path) -> Iterator[Path]:
 
 
 def printable(name: Path | str) -> str:
-    """A file name may hold bytes that are no text, or a new line; printing it must not fail."""
-    return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+    """A file name may hold bytes that are no text, a new line or what a terminal obeys; printing it
+    must not fail."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _check_memory(count: int, channels: int, size: int, memory: int | None) -> None:

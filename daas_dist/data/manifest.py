@@ -28,6 +28,10 @@ LARGEST_PICTURE = 1 << 28
 """Bytes. ImageNet's largest is 15 MB."""
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, which systems allow."""
+
+
 class DataError(ValueError):
     """Shards or pictures that are not as they should be: which, and what to do."""
 
@@ -76,18 +80,56 @@ class Manifest:
         return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        fields = {"format": FORMAT, **asdict(self)}
+        return json.dumps({**fields, "sha256": _own_sha256(fields)}, indent=1) + "\n"
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a folder of shards. FileNotFoundError or DataError says what is wrong."""
+    path = root / MANIFEST
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no {path}; make shards by `daas shards build`, or an index of shards that are there "
+            "by `daas shards index`"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); get it again") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text ({error}); get it again") from None
+    return parse(text, str(path))
+
+
+def _own_sha256(fields: dict[str, Any]) -> str:
+    """Of what a manifest.json says but for this, however it is laid out."""
+    said = {key: value for key, value in fields.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def parse(text: str, where: str) -> Manifest:
     """The manifest of a manifest.json, each field checked. DataError says which is wrong."""
+    try:
+        return _checked(json.loads(text), where)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{where}: is no JSON ({error}); {_AGAIN}") from None
+    except RecursionError:
+        raise DataError(f"{where}: is no manifest (nested too deep); {_AGAIN}") from None
 
+
+_AGAIN = "get it again, or take it away and build or index the shards again"
+
+
+def _checked(read: Any, where: str) -> Manifest:
     def wrong(what: str) -> DataError:
-        return DataError(f"{where}: {what}; build the shards again, or get the file again")
+        return DataError(f"{where}: {what}; {_AGAIN}")
 
     def text_of(value: Any, key: str) -> str:
-        if not isinstance(value, str):
-            raise wrong(f"{key} is {value!r:.60}, expected text")
+        # JSON can hold half of a pair of surrogates, which can neither be printed nor opened.
+        if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
+            raise wrong(f"{key} is {value!a:.60}, expected text")
         return value
 
     def texts(value: Any, key: str) -> tuple[str, ...]:
@@ -97,22 +139,18 @@ def parse(text: str, where: str) -> Manifest:
 
     def natural(value: Any, key: str) -> int:
         if type(value) is not int or not 0 <= value < 1 << 62:
-            raise wrong(f"{key} is {value!r:.60}, expected a whole number of 0 or more")
+            raise wrong(f"{key} is {value!a:.60}, expected a whole number of 0 or more")
         return value
 
-    try:
-        read = json.loads(text)
-    except ValueError as error:
-        raise wrong(f"is no JSON ({error})") from None
-    except RecursionError:
-        raise wrong("is no manifest (nested too deep)") from None
     if not isinstance(read, dict):
         raise wrong("is no manifest")
     if read.get("format") != FORMAT:
-        raise wrong(f"has the format {read.get('format')!r:.20}, this program reads {FORMAT}")
-    lacking = [key for key in Manifest.__dataclass_fields__ if key not in read]
+        raise wrong(f"has the format {read.get('format')!a:.20}, this program reads {FORMAT}")
+    lacking = [key for key in (*Manifest.__dataclass_fields__, "sha256") if key not in read]
     if lacking:
         raise wrong(f"has no {', '.join(lacking)}")
+    if read["sha256"] != _own_sha256(read):
+        raise wrong("has been changed since it was written, as its sha256 says")
     class_ids = texts(read["class_ids"], "class_ids")
     class_names = texts(read["class_names"], "class_names")
     if len(class_ids) < 1 or len(class_names) != len(class_ids):
@@ -131,8 +169,8 @@ def parse(text: str, where: str) -> Manifest:
             raise wrong(f"{key}.histogram is no table")
         for label, count in histogram.items():
             natural(count, f"{key}.histogram")
-            if not (label.isascii() and label.isdigit() and int(label) < len(class_ids)):
-                raise wrong(f"{key}.histogram has the class {label!r:.20}")
+            if not _is_class(label, len(class_ids)):
+                raise wrong(f"{key}.histogram has the class {label!a:.20} of {len(class_ids)}")
         shard = Shard(
             name=text_of(each["name"], f"{key}.name"),
             bytes=natural(each["bytes"], f"{key}.bytes"),
@@ -140,8 +178,8 @@ def parse(text: str, where: str) -> Manifest:
             samples=natural(each["samples"], f"{key}.samples"),
             histogram=histogram,
         )
-        if Path(shard.name).name != shard.name or shard.name in ("", ".", ".."):
-            raise wrong(f"{key}.name is {shard.name!r:.60}, which is not a plain file name")
+        if not _is_plain(shard.name):
+            raise wrong(f"{key}.name is {shard.name!a:.60}, expected a plain file name")
         if sum(histogram.values()) != shard.samples:
             raise wrong(f"{key}.histogram does not sum to its {shard.samples} samples")
         shards.append(shard)
@@ -149,6 +187,8 @@ def parse(text: str, where: str) -> Manifest:
         raise wrong("names a shard twice")
     if read["resize"] is not None:
         natural(read["resize"], "resize")
+    if not isinstance(read["made"], dict):
+        raise wrong(f"made is {read['made']!a:.60}, expected a table")
     return Manifest(
         part=text_of(read["part"], "part"),
         class_ids=class_ids,
@@ -158,8 +198,19 @@ def parse(text: str, where: str) -> Manifest:
         shards=tuple(shards),
         index_sha256=text_of(read["index_sha256"], "index_sha256"),
         names_sha256=text_of(read["names_sha256"], "names_sha256"),
-        made=read["made"] if isinstance(read["made"], dict) else {},
+        made=read["made"],
     )
+
+
+def _is_class(label: str, classes: int) -> bool:
+    digits = label.isascii() and label.isdigit() and len(label) < 10
+    return digits and int(label) < classes
+
+
+def _is_plain(name: str) -> bool:
+    """Of a file of the folder itself: no path, no hidden file, no pipe: or other URL."""
+    plain = name.isprintable() and name[:1] not in ("", ".") and not set(name) & set("/\\:|")
+    return plain and len(name.encode()) <= LONGEST_NAME and name not in (MANIFEST, INDEX, NAMES)
 
 
 def parse_index(data: bytes, manifest: Manifest, where: str) -> np.ndarray:
@@ -168,12 +219,13 @@ def parse_index(data: bytes, manifest: Manifest, where: str) -> np.ndarray:
     if found != manifest.index_sha256:
         raise DataError(
             f"{where} has the sha256 {found[:12]}…, {MANIFEST} expects "
-            f"{manifest.index_sha256[:12]}…; get both again, or build the shards again"
+            f"{manifest.index_sha256[:12]}…; get both again, or take both away and build or index "
+            "the shards again"
         )
     if len(data) != manifest.samples * ROW.itemsize:
         raise DataError(
             f"{where} has {len(data)} bytes, expected {ROW.itemsize} for each of "
-            f"{manifest.samples} samples; build the shards again"
+            f"{manifest.samples} samples; {_AGAIN}"
         )
     rows = np.frombuffer(data, ROW)
     check_rows(rows, manifest.shards, len(manifest.class_ids), where)
@@ -188,11 +240,21 @@ def check_rows(rows: np.ndarray, shards: Sequence[Shard], classes: int, where: s
     bad |= (size > ends) | (rows["offset"] > ends - np.minimum(size, ends))
     if bad.any():
         row = int(bad.argmax())
-        raise DataError(f"{where}: row {row} is {rows[row]}, outside its shard or its classes")
+        counts = np.cumsum([shard.samples for shard in shards])
+        shard = int(np.searchsorted(counts, row, side="right"))
+        sample = row - int(counts[shard]) + shards[shard].samples
+        offset, size, label, _ = rows[row].tolist()
+        raise DataError(
+            f"{where} has sample {sample} of {shards[shard].name} at byte {offset}, of {size} "
+            f"bytes and class {label}; expected 1 to {LARGEST_PICTURE} of the shard's "
+            f"{shards[shard].bytes} bytes, and one of {classes} classes; {_AGAIN}"
+        )
 
 
 def publish(root: Path, manifest: Manifest, rows: bytes, names: bytes) -> None:
-    """Write index, names and, last, the manifest, which makes it a folder of shards."""
+    """Write index, names and, last, the manifest, which makes it a folder of shards. DataError,
+    and nothing is written, if what the manifest would say could not be read again."""
+    parse(manifest.to_json(), str(root))
     write_bytes(root / INDEX, rows)
     write_bytes(root / NAMES, names)
     write_text(root / MANIFEST, manifest.to_json())

@@ -6,6 +6,7 @@ A set of them is a choice of rows of the index, so a class subset, a split and a
 import hashlib
 import io
 import os
+import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,19 +21,23 @@ from torch import Generator, Tensor
 
 from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
-from daas_dist.data.decode import central, part, quiet
+from daas_dist.data.decode import central, part, quiet, reason
 from daas_dist.data.images import ImageSet
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
     NAMES,
     DataError,
-    parse,
+    Shard,
     parse_index,
+    read_manifest,
 )
 from daas_dist.data.remote import NotFetched
 from daas_dist.data.surrogate import choose
 from daas_dist.rng import WHOLE, Part, stream
+
+READ = os.O_RDONLY | os.O_NONBLOCK
+"""A pipe that has taken the place of a shard would be waited for."""
 
 MOST_OPEN = 256
 """Shards that a process keeps open; systems allow 1,024 files a process."""
@@ -68,20 +73,13 @@ class ShardFolder:
         """
         self.root = Path(root)
         self._locate = locate or self.root.joinpath
-        try:
-            text = (self.root / MANIFEST).read_text("utf-8")
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"no {self.root / MANIFEST}; make shards by `daas shards build`, or an index of "
-                "shards that are there by `daas shards index`"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.root / MANIFEST} is no text ({error})") from None
-        self.manifest = parse(text, str(self.root / MANIFEST))
+        self.manifest = read_manifest(self.root)
         try:
             index = (self.root / INDEX).read_bytes()
         except FileNotFoundError:
             raise DataError(f"{self.root} has {MANIFEST} but no {INDEX}; get both") from None
+        except OSError as error:
+            raise DataError(f"{self.root / INDEX} cannot be read ({error.strerror})") from None
         self.rows = parse_index(index, self.manifest, str(self.root / INDEX))
         counts = [shard.samples for shard in self.manifest.shards]
         self.first = np.concatenate([[0], np.cumsum(counts)])
@@ -91,18 +89,24 @@ class ShardFolder:
 
     def _check_sizes(self) -> None:
         for shard in self.manifest.shards:
-            path = self.root / shard.name
-            try:
-                size = path.stat().st_size
-            except FileNotFoundError:
-                raise DataError(f"{path} is missing; get it again, or build again") from None
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error}); get it again") from None
-            if size != shard.bytes:
-                raise DataError(
-                    f"{path} has {size} bytes, {MANIFEST} expects {shard.bytes}; get it again, or "
-                    "build again, which makes this one anew"
-                )
+            wrong = self.wrong_size(shard)
+            if wrong:
+                raise DataError(f"{wrong}; get it again, or build again, which makes this one anew")
+
+    def wrong_size(self, shard: Shard) -> str:
+        """What a look at the folder tells of a shard; nothing if all is well."""
+        path = self.root / shard.name
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return f"{path} is missing"
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{path} is no file"
+        if found.st_size != shard.bytes:
+            return f"{path} has {found.st_size} bytes, {MANIFEST} expects {shard.bytes}"
+        return ""
 
     def shard_of(self, row: int) -> int:
         return int(np.searchsorted(self.first, row, side="right")) - 1
@@ -112,7 +116,10 @@ class ShardFolder:
         number = self.shard_of(row)
         expected = self.rows[row]
         size = int(expected["size"])
-        data = os.pread(self._descriptor(number, reading), size, int(expected["offset"]))
+        try:
+            data = os.pread(self._descriptor(number, reading), size, int(expected["offset"]))
+        except OSError as error:
+            raise DataError(f"{self.name(row)} cannot be read ({error})") from None
         if len(data) != size:
             raise DataError(f"{self.name(row)}: the shard ends after {len(data)} of {size} bytes")
         if zlib.crc32(data) != expected["crc"]:
@@ -136,8 +143,8 @@ class ShardFolder:
     def _open(self, name: str) -> int:
         for _ in range(3):  # another process may evict it from a cache before it is open
             with suppress(FileNotFoundError):
-                return os.open(self._locate(name), os.O_RDONLY)
-        return os.open(self._locate(name), os.O_RDONLY)
+                return os.open(self._locate(name), READ)
+        return os.open(self._locate(name), READ)
 
     def name(self, row: int) -> str:
         """Shard, sample and what the picture was called, for people."""
@@ -147,11 +154,12 @@ class ShardFolder:
         )
         try:
             data = (self.root / NAMES).read_bytes()
-            if hashlib.sha256(data).hexdigest() != self.manifest.names_sha256:
-                return place
-            return f"{place} ({data.decode().split(chr(10))[row]})"
         except OSError:
             return place
+        if hashlib.sha256(data).hexdigest() != self.manifest.names_sha256:
+            return place
+        names = data.decode("utf-8", "backslashreplace").split("\n")
+        return f"{place} ({names[row]})" if row < len(names) else place
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +250,9 @@ class Shards:
             if pixels is not None:
                 return pixels
             self._allow(other, wrong)
-        raise DataError(f"no sample of class {self.classes[int(self.labels[image])]} can be read")
+        raise DataError(
+            f"{wrong}; no other sample of class {self.classes[int(self.labels[image])]} can be read"
+        )
 
     def _try(self, row: int, cut: Callable[[bytes], Pixels]) -> tuple[Pixels | None, str]:
         if row in self.reading.bad:  # its name is a look into a long file
@@ -255,7 +265,7 @@ class Shards:
             return None, str(error)
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
         except Exception as error:
-            return None, f"{self.folder.name(row)}: {type(error).__name__}: {error}"
+            return None, f"{self.folder.name(row)}: {reason(error)}"
 
     def _allow(self, row: int, wrong: str) -> None:
         bad = self.reading.bad

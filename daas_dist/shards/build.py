@@ -28,7 +28,7 @@ import PIL
 import torch
 from PIL import Image
 
-from daas_dist.data.decode import FORMATS, shrink
+from daas_dist.data.decode import FORMATS, quiet, reason, shrink
 from daas_dist.data.manifest import (
     FORMAT,
     INDEX,
@@ -38,15 +38,15 @@ from daas_dist.data.manifest import (
     DataError,
     Manifest,
     Shard,
-    parse,
     publish,
+    read_manifest,
 )
 from daas_dist.rng import stream
 from daas_dist.runlog import write_text
 from daas_dist.shards.sources import Source
 from daas_dist.shards.tars import Sample, ending, pack
 
-PARTS = ".parts"
+PARTS, LOCK = ".parts", ".building"
 PER_SHARD = 1250
 """Pictures: about 140 MB of ImageNet, 1,025 shards. Ours; webdataset's own examples have 100 MB to
 1 GB."""
@@ -95,6 +95,9 @@ def build(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    begun = (out / LOCK).exists() or (out / MANIFEST).exists()
+    if not begun and any(out.glob("*.tar")):
+        raise DataError(f"{out} holds tar files of others; name a new folder")
     with _alone(out):
         work = _Work(source, out, recipe, _plan(source, recipe))
         done = work.resume()
@@ -107,7 +110,7 @@ def build(
             done[number] = part
             finished += counts[number]
             report(finished, len(source.names))
-            bad = [name for each in done.values() for name in each["left_out"]]
+            bad = [f"{n}: {why}" for each in done.values() for n, why in each["left_out"].items()]
             if len(bad) > recipe.max_bad_files:
                 raise DataError(
                     f"{len(bad)} files are no pictures, --max-bad-files allows "
@@ -119,13 +122,13 @@ def build(
 @contextmanager
 def _alone(out: Path) -> Generator[None]:
     """DataError while another process builds there; the lock goes with its process."""
-    with (out / ".building").open("w") as file:
+    with (out / LOCK).open("w") as file:
         patience = time.monotonic() + DYING
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() > patience:
                     raise DataError(f"another process is building shards in {out}") from None
             time.sleep(0.1)
@@ -170,22 +173,18 @@ class _Work:
     def pack(self, number: int, order: list[int]) -> dict[str, Any]:
         """Write one shard, then what the manifest will say of it."""
         first = number * self.recipe.per_shard
-        left_out: list[str] = []
+        left_out: dict[str, str] = {}
         names: list[str] = []
-        source = self.source
 
         def samples() -> Iterator[Sample]:
             for place, i in enumerate(order[first : first + self.recipe.per_shard], first):
-                label = int(source.labels[i])
-                name = f"{source.class_ids[label]}/{source.names[i]}"
-                data = source.read(i)
-                if ending(data) is not None and self.recipe.resize is not None:
-                    data = _resized(data, self.recipe.resize, name)
-                if ending(data) is None:
-                    left_out.append(name)
+                try:
+                    data = self._picture(self.source.read(i))
+                except _NoPicture as error:
+                    left_out[self.name_of(i)] = str(error)
                     continue
-                names.append(name)
-                yield Sample(f"{place:08d}", label, data)
+                names.append(self.name_of(i))
+                yield Sample(f"{place:08d}", int(self.source.labels[i]), data)
 
         shard, rows = pack(self.out / self.name(number), samples())
         part = {
@@ -198,44 +197,73 @@ class _Work:
         write_text(self.out / PARTS / f"{number:06d}.json", json.dumps(part))
         return part
 
+    def name_of(self, i: int) -> str:
+        """What a picture was called."""
+        return f"{self.source.class_ids[int(self.source.labels[i])]}/{self.source.names[i]}"
+
+    def _picture(self, data: bytes) -> bytes:
+        """As it goes into a shard."""
+        if ending(data) is None:
+            raise _NoPicture("empty" if not data else "no picture that is read")
+        return data if self.recipe.resize is None else _resized(data, self.recipe.resize)
+
     def resume(self) -> dict[int, dict[str, Any]]:
         """The parts of an earlier build of this plan whose shards are whole."""
         parts = self._published() or self._unpublished()
         (self.out / PARTS).mkdir(exist_ok=True)
         kept = {n: part for n, part in parts.items() if self._is_whole(part["shard"])}
-        if kept and len(kept) < len(parts):
+        if len(kept) < len(self.counts()):
             (self.out / MANIFEST).unlink(missing_ok=True)  # it promises what is not there
         return kept
 
     def _published(self) -> dict[int, dict[str, Any]]:
-        path = self.out / MANIFEST
-        if not path.exists():
+        if not (self.out / MANIFEST).exists():
             return {}
-        manifest = parse(path.read_text(), str(path))
+        manifest = read_manifest(self.out)
         if manifest.made.get("plan") != self.plan:
             raise DataError(
                 f"{self.out} holds shards made of other pictures or by other settings "
                 f"({manifest.made.get('source')}); name a new folder"
             )
-        index, names = (self.out / INDEX).read_bytes(), (self.out / NAMES).read_text().split("\n")
+        try:
+            index, names = ((self.out / name).read_bytes() for name in (INDEX, NAMES))
+        except FileNotFoundError:
+            return {}
+        hashes = [hashlib.sha256(data).hexdigest() for data in (index, names)]
+        if hashes != [manifest.index_sha256, manifest.names_sha256]:
+            return {}  # what they say of the shards is not known, so all are made anew
+        line = names.decode().split("\n")
+        left_out = self._left_out(manifest.made["left_out"])
         parts: dict[int, dict[str, Any]] = {}
         first = 0
         for shard in manifest.shards:
-            rows = index[first * ROW.itemsize : (first + shard.samples) * ROW.itemsize]
-            parts[int(shard.name[6:12])] = {
+            number, end = int(shard.name[6:12]), first + shard.samples
+            parts[number] = {
                 "plan": self.plan,
                 "shard": asdict(shard),
-                "rows": rows.hex(),
-                "names": names[first : first + shard.samples],
-                "left_out": [] if parts else manifest.made["left_out"],
+                "rows": index[first * ROW.itemsize : end * ROW.itemsize].hex(),
+                "names": line[first:end],
+                "left_out": left_out.get(number, {}),
             }
-            first += shard.samples
+            first = end
         return parts
+
+    def _left_out(self, left_out: dict[str, str]) -> dict[int, dict[str, str]]:
+        """Which files were left out of each shard."""
+        found: dict[int, dict[str, str]] = {}
+        for place, i in enumerate(self.order() if left_out else []):
+            name = self.name_of(i)
+            if name in left_out:
+                found.setdefault(place // self.recipe.per_shard, {})[name] = left_out[name]
+        return found
 
     def _unpublished(self) -> dict[int, dict[str, Any]]:
         parts = {}
         for path in (self.out / PARTS).glob("*.json"):
-            part = json.loads(path.read_text())
+            try:
+                part = json.loads(path.read_text("utf-8"))
+            except ValueError:
+                continue  # its shard is made anew
             if part["plan"] == self.plan:
                 parts[int(path.stem)] = part
         return parts
@@ -251,7 +279,7 @@ class _Work:
         """Write index, names and, last, the manifest, which makes it a folder of shards."""
         index = b"".join(bytes.fromhex(part["rows"]) for part in parts)
         names = "".join(f"{name}\n" for part in parts for name in part["names"]).encode()
-        left_out = [name for part in parts for name in part["left_out"]]
+        left_out = {n: why for part in parts for n, why in part["left_out"].items()}
         manifest = Manifest(
             part=self.recipe.part,
             class_ids=self.source.class_ids,
@@ -269,15 +297,25 @@ class _Work:
                 "pillow": PIL.__version__,
             },
         )
+        if not manifest.shards:
+            raise DataError(f"no file of {self.source.made['source']} is a picture")
         publish(self.out, manifest, index, names)
+        kept = {shard.name for shard in manifest.shards}
+        for path in self.out.glob("shard-*.tar"):
+            if path.name not in kept:  # empty, or of an unfinished build by other settings
+                path.unlink()
         shutil.rmtree(self.out / PARTS)
         return manifest
 
 
-def _resized(data: bytes, side: int, name: str) -> bytes:
+class _NoPicture(Exception):
+    """Why a file cannot go into a shard."""
+
+
+def _resized(data: bytes, side: int) -> bytes:
     """The picture as a JPEG whose shorter side is `side`; its own bytes if it is no larger."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if min(opened.size) <= side:
                 return data
             picture = shrink(opened, side)
@@ -287,7 +325,7 @@ def _resized(data: bytes, side: int, name: str) -> bytes:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises nearly anything on broken files
-        raise DataError(f"{name} cannot be resized ({type(error).__name__}: {error})") from None
+        raise _NoPicture(reason(error)) from None
 
 
 # --- Many processes ------------------------------------------------------------------------------

@@ -114,8 +114,8 @@ def _tell_made(where: Path, manifest: Manifest) -> None:
         f"{where}: {manifest.samples} pictures of {len(manifest.class_ids)} classes in "
         f"{len(manifest.shards)} shards, {size / 1e9:.2f} GB"
     )
-    for name in manifest.made.get("left_out", []):
-        print(f"left out, no picture: {name}")
+    for name, why in manifest.made.get("left_out", {}).items():
+        print(f"left out: {name}: {why}")
 
 
 @contextmanager

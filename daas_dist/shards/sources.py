@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import re
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from PIL import Image
 
 from daas_dist.data import Images, list_classes, printable
 from daas_dist.data.manifest import LARGEST_PICTURE, DataError
+from daas_dist.shards.tars import members
 
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
@@ -35,6 +35,9 @@ PUBLISHED_MD5 = {
     DEVKIT_ARCHIVE: "fa75699e90414af021442c21a62c3abf",
 }
 """image-net.org's, as torchvision/datasets/imagenet.py has them."""
+
+LARGEST_DEVKIT = 1 << 26
+"""Bytes, unpacked. Packed, the published one has 2.5 MB."""
 
 Tell = Callable[[str], None]
 """Told what is being done, as listing and hashing 138 GB take minutes."""
@@ -74,9 +77,9 @@ def _arrange(
         if before[:2] == after[:2]:
             raise DataError(f"{after[0]}/{after[1]} is twice in {made['source']}")
     for class_id, name, size, _ in found:
-        if not 0 < size <= LARGEST_PICTURE:
+        if size > LARGEST_PICTURE:
             raise DataError(
-                f"{class_id}/{name} has {size} bytes, expected 1 to {LARGEST_PICTURE}; "
+                f"{class_id}/{name} has {size} bytes, expected {LARGEST_PICTURE} at most; "
                 "take it out of the source"
             )
     number = {class_id: i for i, class_id in enumerate(sorted(ids))}
@@ -151,7 +154,13 @@ def ilsvrc2012(root: Path | str, part: str, *, check: bool = True, tell: Tell = 
             raise DataError(f"{archive} holds the class {class_id!r}, {DEVKIT_ARCHIVE} does not")
         found.append((class_id, name, size, (offset, size)))
     words = [devkit.names[class_id] for class_id in devkit.names]
-    return _arrange(list(devkit.names), words, found, _Ranges(archive), made)
+    source = _arrange(list(devkit.names), words, found, _Ranges(archive), made)
+    if part == "val" and len(found) != len(devkit.val_ids):
+        raise DataError(
+            f"{archive} holds {len(found)} pictures, {DEVKIT_ARCHIVE} has the classes of "
+            f"{len(devkit.val_ids)}; get both again"
+        )
+    return source
 
 
 def _md5(path: Path) -> str:
@@ -168,7 +177,10 @@ class _Ranges:
     def __call__(self, where: tuple[int, int]) -> bytes:
         offset, size = where
         with self.path.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), size, offset)
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size:
+            raise DataError(f"{self.path} ended at byte {offset + len(data)} while it was read")
+        return data
 
 
 class _Window(io.RawIOBase):
@@ -198,67 +210,49 @@ class _Window(io.RawIOBase):
         return len(data)
 
 
-def _members(file: io.RawIOBase | BinaryIO, where: str) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of a tar's files. DataError where the tar is not whole."""
-    try:
-        # r: takes no compression, as nothing inside could then be read in place.
-        with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[arg-type]
-            size = file.seek(0, os.SEEK_END)
-            for member in tar:
-                if member.isfile():
-                    if member.offset_data + member.size > size:
-                        raise DataError(f"{where} ends inside {printable(member.name)}")
-                    yield printable(member.name), member.offset_data, member.size
-            # tarfile takes the end of a file for the end of a tar.
-            file.seek(tar.offset)
-            if any(file.read(tarfile.BLOCKSIZE) or b"\1"):
-                raise DataError(f"{where} has no end: it was cut, or something is wrong in it")
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{where} is no whole tar file ({error}); get it again") from None
-
-
 def _nested(archive: Path) -> Iterator[tuple[str, str, int, int]]:
     """(class, name, offset, size) of the pictures in the tars in a tar: n01440764.tar/…"""
     with archive.open("rb") as file:
-        for inner, start, size in _members(file, str(archive)):
-            class_id, dot, end = inner.rpartition("/")[2].rpartition(".")
+        for inner in members(file, str(archive)):
+            class_id, dot, end = inner.name.rpartition("/")[2].rpartition(".")
             if (dot + end) != ".tar":
-                raise DataError(f"{archive} holds {inner}, expected one tar file a class")
-            window = _Window(file, start, size)
-            for name, offset, length in _members(window, f"{archive}: {inner}"):
-                yield class_id, name.rpartition("/")[2], start + offset, length
+                raise DataError(f"{archive} holds {inner.name}, expected one tar file a class")
+            window = _Window(file, inner.offset, inner.size)
+            for each in members(window, f"{archive}: {inner.name}"):
+                yield class_id, each.name.rpartition("/")[2], inner.offset + each.offset, each.size
 
 
 def _flat(archive: Path, devkit: Devkit) -> Iterator[tuple[str, str, int, int]]:
     """(class, name, offset, size) of the validation pictures, their classes from the devkit."""
     with archive.open("rb") as file:
-        for member, offset, size in _members(file, str(archive)):
-            name = member.rpartition("/")[2]
+        for each in members(file, str(archive)):
+            name = each.name.rpartition("/")[2]
             numbered = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
             if numbered is None or not 0 < int(numbered[1]) <= len(devkit.val_ids):
                 raise DataError(
-                    f"{archive} holds {member}, expected ILSVRC2012_val_00000001.JPEG to "
-                    f"{len(devkit.val_ids):08d}"
+                    f"{archive} holds {each.name}, expected ILSVRC2012_val_00000001.JPEG to "
+                    f"{len(devkit.val_ids):08d}, of which {DEVKIT_ARCHIVE} has the classes"
                 )
-            yield devkit.val_ids[int(numbered[1]) - 1], name, offset, size
+            yield devkit.val_ids[int(numbered[1]) - 1], name, each.offset, each.size
 
 
 def read_devkit(path: Path) -> Devkit:
     """The classes and the validation set's ground truth, read in place."""
-    from scipy.io import loadmat  # meta.mat is MATLAB's
+    from scipy.io import loadmat  # meta.mat is MATLAB's; only numbers and text are taken from it
 
     wanted = ("data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt")
     read: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                for end in wanted:
-                    if member.isfile() and member.name.endswith(end) and member.size < 1 << 26:
-                        file = tar.extractfile(member)
-                        assert file is not None
-                        read[end] = file.read()
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OSError) as error:
+        with gzip.open(path) as file:
+            whole = file.read(LARGEST_DEVKIT + 1)
+    except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from None
+    if len(whole) > LARGEST_DEVKIT:
+        raise DataError(f"{path} has more than {LARGEST_DEVKIT} bytes; get it again")
+    for member in members(io.BytesIO(whole), str(path)):
+        for end in wanted:
+            if member.name.endswith(end):
+                read[end] = whole[member.offset : member.offset + member.size]
     lacking = [end for end in wanted if end not in read]
     if lacking:
         raise DataError(f"{path} holds no {' and no '.join(lacking)}")
@@ -269,7 +263,9 @@ def read_devkit(path: Path) -> Devkit:
         by_number = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in leaves}
         names = {str(each["WNID"]): str(each["words"]) for each in leaves}
         val_ids = tuple(by_number[int(line)] for line in read[wanted[1]].split())
-    except (ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # scipy raises nearly anything on a broken file
         raise DataError(f"{path} is not as published ({error!r}); get it again") from None
     return Devkit(dict(sorted(names.items())), val_ids)
 

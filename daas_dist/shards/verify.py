@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daas_dist.data.decode import central
+from daas_dist.data.decode import central, quiet, reason
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
@@ -22,7 +23,10 @@ from daas_dist.data.manifest import (
 )
 from daas_dist.data.shards import Reading, ShardFolder
 from daas_dist.rng import stream
-from daas_dist.shards.tars import describe, scan
+from daas_dist.shards.tars import BLOCK, DamagedTar, describe, scan
+
+NAMED = 20
+"""Bad samples of one shard that are looked for: to name one is a look into a long file."""
 
 Progress = Callable[[str], None]
 """Told the name of each shard when it is done."""
@@ -46,13 +50,12 @@ def verify(
         folder = ShardFolder(root, Path(root).joinpath)
     except (DataError, FileNotFoundError) as error:
         return [str(error)]
-    wrong = [*_wrong_sizes(folder), *_wrong_names(folder), *_wrong_histograms(folder)]
+    wrong = [*_wrong_files(folder), *_wrong_names(folder), *_wrong_histograms(folder)]
     if full:
-        sizes_right = {s.name for s in folder.manifest.shards} - _missing(folder)
 
         def check(number: int) -> list[str]:
             shard = folder.manifest.shards[number]
-            found = _wrong_bytes(folder, number) if shard.name in sizes_right else []
+            found = _wrong_bytes(folder, number)
             done(shard.name)
             return found
 
@@ -62,26 +65,32 @@ def verify(
     return [*wrong, *_undecodable(folder, decode)]
 
 
-def _missing(folder: ShardFolder) -> set[str]:
-    return {s.name for s in folder.manifest.shards if not (folder.root / s.name).is_file()}
+def _wrong_files(folder: ShardFolder) -> Iterator[str]:
+    yield from filter(None, map(folder.wrong_size, folder.manifest.shards))
+    listed = {shard.name for shard in folder.manifest.shards}
+    for path in tars_in(folder.root):
+        if path.name not in listed:
+            yield f"{path} is not in {MANIFEST}, but who reads *.tar reads it; take it away"
 
 
-def _wrong_sizes(folder: ShardFolder) -> Iterator[str]:
-    missing = _missing(folder)
-    for shard in folder.manifest.shards:
-        path = folder.root / shard.name
-        if shard.name in missing:
-            yield f"{path} is missing"
-        elif path.stat().st_size != shard.bytes:
-            yield f"{path} has {path.stat().st_size} bytes, {MANIFEST} expects {shard.bytes}"
+def tars_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("*.tar") if not path.name.startswith("."))
 
 
 def _wrong_names(folder: ShardFolder) -> Iterator[str]:
     path = folder.root / NAMES
-    if not path.is_file():
-        yield f"{path} is missing: errors cannot say what a picture was called"
-    elif hashlib.sha256(path.read_bytes()).hexdigest() != folder.manifest.names_sha256:
-        yield f"{path} is not the one that {MANIFEST} expects"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        yield (
+            f"{path} cannot be read ({error.strerror}): errors cannot say what a picture was called"
+        )
+    else:
+        if hashlib.sha256(data).hexdigest() != folder.manifest.names_sha256:
+            yield (
+                f"{path} is not the one that {MANIFEST} expects: errors cannot say what a picture "
+                "was called"
+            )
 
 
 def _wrong_histograms(folder: ShardFolder) -> Iterator[str]:
@@ -92,42 +101,58 @@ def _wrong_histograms(folder: ShardFolder) -> Iterator[str]:
 
 
 def _wrong_bytes(folder: ShardFolder, number: int) -> list[str]:
-    """What is wrong inside a shard: the sample that has changed, or the tar."""
+    """What is wrong inside a shard: the samples that have changed, or the tar."""
     shard = folder.manifest.shards[number]
     path = folder.root / shard.name
-    first, end = int(folder.first[number]), int(folder.first[number + 1])
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256:
-            return _wrong_index(folder, number)
+    if not os.path.isfile(path):
+        return []  # _wrong_files has said it
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return [f"{path} cannot be read ({error.strerror})"]
+    if sha256 == shard.sha256:
+        unlike = _unlike_index(folder, number)
+        return [f"{each}; the shard is whole, so get {INDEX} again" for each in unlike]
+    for other in folder.manifest.shards:
+        if sha256 == other.sha256:
+            return [f"{path} is a copy of {other.name}"]
     wrong, reading = [], Reading()
-    for row in range(first, end):
+    for row in range(int(folder.first[number]), int(folder.first[number + 1])):
         try:
             folder.read(row, reading)
         except DataError as error:
             wrong.append(str(error))
+        if len(wrong) == NAMED:
+            wrong.append(f"{path}: and perhaps more, as these were the first {NAMED}")
+            break
     reading.close()
-    if not wrong:
-        try:
-            _, rows, _ = scan(path)
-            if len(rows) != end - first or (rows != folder.rows[first:end]).any():
-                wrong = [f"{path}: its labels or its order are not those of the index"]
-        except DataError as error:
-            wrong = [str(error)]
+    wrong = wrong or _unlike_index(folder, number)
     return wrong or [f"{path}: its sha256 has changed, though every sample is whole"]
 
 
-def _wrong_index(folder: ShardFolder, number: int) -> list[str]:
-    """A shard that is whole against its rows of the index, which says where its pictures lie."""
-    shard = folder.manifest.shards[number]
-    path = folder.root / shard.name
+def _unlike_index(folder: ShardFolder, number: int) -> list[str]:
+    """Where the members of a shard are not what the index says."""
+    path = folder.root / folder.manifest.shards[number].name
+    first = int(folder.first[number])
+    expected = folder.rows[first : folder.first[number + 1]]
     try:
-        _, rows, _ = scan(path)
+        _, found, _ = scan(path)
+    except DamagedTar as error:
+        near = int(np.searchsorted(expected["offset"], error.at + BLOCK, side="right")) - 1
+        return [f"{error}: at or after {folder.name(first + max(0, near))}"]
     except DataError as error:
         return [str(error)]
-    expected = folder.rows[folder.first[number] : folder.first[number + 1]]
-    if len(rows) != len(expected) or (rows != expected).any():
-        return [f"{path}: the index does not fit it; make it again by `daas shards index`"]
-    return []
+    if len(found) != len(expected):
+        return [f"{path} has {len(found)} samples, {INDEX} has {len(expected)}"]
+    wrong = []
+    for i in (found != expected).nonzero()[0][:NAMED].tolist():
+        one, other = found[i], expected[i]
+        what = f"is of class {one['label']} in the shard, {other['label']} in {INDEX}"
+        if one["label"] == other["label"]:
+            what = f"does not lie where {INDEX} has it"
+        wrong.append(f"{folder.name(first + i)} {what}")
+    return wrong
 
 
 def _undecodable(folder: ShardFolder, count: int) -> Iterator[str]:
@@ -136,13 +161,14 @@ def _undecodable(folder: ShardFolder, count: int) -> Iterator[str]:
     reading = Reading()
     for row in order.sort().values.tolist():
         try:
-            central(io.BytesIO(folder.read(row, reading)), 32, 3)
+            with quiet():
+                central(io.BytesIO(folder.read(row, reading)), 32, 3)
         except MemoryError:
             raise
-        except (DataError, FileNotFoundError) as error:
+        except DataError as error:
             yield str(error)
         except Exception as error:  # Pillow raises nearly anything on broken files
-            yield f"{folder.name(row)}: {type(error).__name__}: {error}"
+            yield f"{folder.name(row)}: {reason(error)}"
     reading.close()
 
 
@@ -162,10 +188,10 @@ def index(
     class_ids: in the order of the numbers, which must be sorted; None calls them by their number.
     """
     root = Path(root)
-    paths = sorted(root.glob("*.tar"))
+    paths = tars_in(root)
     if not paths:
         raise FileNotFoundError(f"no *.tar in {root}")
-    if (root / MANIFEST).exists():
+    if os.path.lexists(root / MANIFEST):
         raise DataError(f"{root / MANIFEST} is there already; take it away to make another")
 
     def one(path: Path) -> tuple[Shard, np.ndarray, list[str]]:
@@ -191,7 +217,7 @@ def index(
         class_names=tuple(ids),
         seed=0,
         resize=None,
-        shards=tuple(each[0] for each in scanned if each[0].samples),
+        shards=tuple(each[0] for each in scanned),
         index_sha256=hashlib.sha256(data).hexdigest(),
         names_sha256=hashlib.sha256(names).hexdigest(),
         made=made,
