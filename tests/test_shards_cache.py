@@ -1,6 +1,7 @@
 """Shards behind a URL: the bytes of those beside you, fetched once, whatever comes between."""
 
 import fcntl
+import io
 import multiprocessing
 import os
 import random
@@ -203,6 +204,26 @@ def test_of_many_processes_one_fetches_and_the_others_wait(
     assert server.asked["train/index.bin"] == server.asked["train/names.txt"] == 1
 
 
+def test_processes_that_start_at_once_read_the_index_once(server: Server, tmp_path: Path) -> None:
+    server.faults["index.bin"].append(held_up)
+
+    def start(_: int) -> None:
+        assert (Cache(f"{server.url}/train", tmp_path / "cache", GB).root / "names.txt").exists()
+
+    processes = [FORK.Process(target=start, args=(i,)) for i in range(3)]
+    for process in processes:
+        process.start()
+    assert server.half_sent.wait(20)
+    while server.asked["train/manifest.json"] < 3:
+        time.sleep(0.01)
+    time.sleep(0.1)  # so that the others reach the index, which they must not ask for
+    server.go_on.set()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert server.asked["train/index.bin"] == server.asked["train/names.txt"] == 1
+
+
 def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_a_shard(
     cache: Cache, server: Server, folder: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +345,14 @@ def test_what_stays_wrong_is_named_with_its_url(
     assert "expects" not in said or manifest(folder / "train").shards[2].sha256 in str(caught.value)
     assert server.asked["train/shard-000002.tar"] == asked
     assert stored(tmp_path) == [] and parts(tmp_path) == []
+
+
+def test_no_more_is_kept_of_a_file_than_was_asked_for(server: Server, folder: Path) -> None:
+    """However much a server sends."""
+    server.always = longer
+    size, file = (folder / "train" / "shard-000000.tar").stat().st_size, io.BytesIO()
+    remote.copy(f"{server.url}/train/shard-000000.tar", file, size)
+    assert len(file.getvalue()) <= size
 
 
 def test_a_server_that_falls_silent_is_taken_for_dead(
