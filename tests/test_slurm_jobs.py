@@ -11,7 +11,7 @@ from slurm_cluster import Cluster, checkout, events, steps, up, wait
 from whole_runs import finish, needs_fashion_mnist
 
 pytestmark = needs_fashion_mnist
-EPOCHS = 6
+EPOCHS = 10
 EVERYTHING = ("-N4", "--exclusive", "-p", "high", "-o/dev/null", "--wrap")
 """All nodes, in the partition that preempts the other."""
 
