@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from daas_dist.schema import Config, ConfigError, one_of, refuse, shown
+from daas_dist.rules import ConfigError, one_of, refuse, shown
+from daas_dist.schema import Config
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 

@@ -32,8 +32,9 @@ from daas_dist.data.manifest import MANIFEST
 from daas_dist.data.remote import Absent, NotFetched
 from daas_dist.mesh import Mesh
 from daas_dist.rng import Part, stream
+from daas_dist.rules import is_url, refuse
 from daas_dist.runlog import RunLog
-from daas_dist.schema import Data, is_url, refuse
+from daas_dist.schema import Data
 
 MEASURED = 1024
 """How many pictures of shards are decoded for their mean and deviation where data.* gives none."""

@@ -274,10 +274,8 @@ def _decoding(config: Config, images: "Shards") -> Check:
     images.central(index[:1])  # imports, and opens a file
     began = time.monotonic()
     images.training(index, crop(config.data), stream(0, "doctor", "crops"), WHOLE)
-    rate, workers = (
-        len(index) / (time.monotonic() - began),
-        workers_for(images, config.data.workers),
-    )
+    rate = len(index) / (time.monotonic() - began)
+    workers = workers_for(images, config.data.workers)
     told = f"{len(images)} pictures of {len(images.classes)} classes in {images.folder.root}; "
     told += f"{rate:.0f} a second are read and cut by one process, a rank here has {workers}"
     return Check("data", "ok", told)

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from daas_dist import schema
 from daas_dist.faults import Refused, waiting
 from daas_dist.rng import Part
-from daas_dist.schema import ConfigError, shown
+from daas_dist.rules import ConfigError, shown
 
 
 @dataclass

@@ -1,92 +1,40 @@
-"""What can be configured, one dataclass a group, and which values are possible.
+"""What can be configured, one dataclass a group.
 
-No class has a default: values live in configs/ only, each with its source. An impossible value
-is a ConfigError of one sentence: the key, the value, what is allowed.
+No class has a default: values live in configs/ only, each with its source. rules.py says which are
+possible.
 """
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
-from typing import Any, NoReturn
+
+from daas_dist.rules import (
+    BETAS,
+    CELLS,
+    COUNT,
+    DECAY,
+    DISTINCT,
+    FINITE,
+    NATURAL,
+    NOT_NEGATIVE,
+    OPEN_SHARE,
+    PARTS,
+    POSITIVE,
+    SCALES,
+    SEEDS,
+    SHARE,
+    check,
+    check_url,
+    is_url,
+    one_of,
+    refuse,
+)
 
 ARCHITECTURES = ("found", "random")
 POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
 """What train.compare names. "default" is crop, flip and cutout as data.* has them, which found,
 trivial_augment and rand_augment have too; "none" leaves even these out."""
 
-
 ANY_SIZE = ("folder", "shards")
 """What data.* may name whose images are of any size."""
-
-
-class ConfigError(ValueError):
-    """One sentence: the key, its value, what is allowed."""
-
-
-def shown(value: Any) -> str:
-    """A value as one writes it on the command line."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-
-Rule = tuple[Callable[[Any], object], str]
-"""(is it possible?, what is allowed, in words)"""
-
-COUNT: Rule = (lambda value: value >= 1, "a whole number of at least 1")
-NATURAL: Rule = (lambda value: value >= 0, "a whole number of at least 0")
-CELLS: Rule = (lambda value: value >= 3, "a whole number of at least 3, as two cells reduce")
-POSITIVE: Rule = (lambda value: 0 < value < inf, "a number above 0")
-NOT_NEGATIVE: Rule = (lambda value: 0 <= value < inf, "a number of 0 or more")
-SHARE: Rule = (lambda value: 0 <= value < 1, "a number of 0 or more and below 1")
-OPEN_SHARE: Rule = (lambda value: 0 < value < 1, "a number between 0 and 1")
-DECAY: Rule = (lambda value: 0 < value <= 1, "above 0 and at most 1 (1 forgets nothing)")
-BETAS: Rule = (lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)")
-SCALES: Rule = (lambda values: all(0 < value < inf for value in values), "numbers above 0")
-FINITE: Rule = (lambda values: all(-inf < value < inf for value in values), "finite numbers")
-SEEDS: Rule = (lambda values: all(value >= 0 for value in values), "whole numbers of 0 or more")
-PARTS: Rule = (
-    lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
-    "two shares of the area, least and most, above 0 and at most 1",
-)
-DISTINCT: Rule = (lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
-
-
-def one_of(*choices: Any) -> Rule:
-    return (lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
-
-
-def refuse(key: str, value: Any, allowed: str) -> NoReturn:
-    raise ConfigError(f"{key}={shown(value)} is not possible: expected {allowed}")
-
-
-def _check(group: Any, key: str, rule: Rule, *names: str) -> None:
-    """Every named field of a group obeys the rule, or is null where its type allows null."""
-    for name in names:
-        value = getattr(group, name)
-        if value is not None and not rule[0](value):
-            refuse(f"{key}.{name}" if key else name, value, rule[1])
-
-
-def is_url(place: str | None) -> bool:
-    """Whether a place is for fsspec to read, not a path."""
-    return place is not None and re.match(r"(?i)pipe:|[a-z][\w+.-]*:(//|:)", place) is not None
-
-
-def _check_url(key: str, url: str) -> None:
-    """Nothing that runs a command, that other processes do not have, or that tells a secret."""
-    if re.search(r"//[^/]*:[^/]*@", url):
-        raise ConfigError(f"{key} holds a password, which every run would keep; leave it out")
-    scheme = url.partition(":")[0].lower()
-    if scheme == "pipe":
-        refuse(key, url, "a folder or a URL, as pipe: runs a command")
-    if scheme == "memory":
-        refuse(key, url, "a folder or a URL, as memory:// is another one in each process")
-    if "::" in url:
-        refuse(key, url, "a folder or one URL, as :: chains several")
-    if scheme in ("http", "https") and re.search(r"[?#]", url):
-        refuse(key, url, "the URL of a folder, without ? and #")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -116,20 +64,20 @@ class Data:
     cache_gb: float
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self, "data", one_of("fashion_mnist", "cifar10", "cifar100", "folder", "shards"), "name"
         )
-        _check(self, "data", one_of(1, 3), "channels")
-        _check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
-        _check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files", "workers")
-        _check(self, "data", PARTS, "crop_scale")
-        _check(self, "data", POSITIVE, "cache_gb")
-        _check(self, "data", OPEN_SHARE, "val_share")
-        _check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
+        check(self, "data", one_of(1, 3), "channels")
+        check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
+        check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files", "workers")
+        check(self, "data", PARTS, "crop_scale")
+        check(self, "data", POSITIVE, "cache_gb")
+        check(self, "data", OPEN_SHARE, "val_share")
+        check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
         each = f"{self.channels} numbers, as data.channels={self.channels}"
-        _check(self, "data", (lambda values: len(values) == self.channels, each), "mean", "std")
-        _check(self, "data", FINITE, "mean")
-        _check(self, "data", SCALES, "std")
+        check(self, "data", (lambda values: len(values) == self.channels, each), "mean", "std")
+        check(self, "data", FINITE, "mean")
+        check(self, "data", SCALES, "std")
         if (self.mean is None) != (self.std is None):
             wanted = "null, as data.mean is null" if self.std else "numbers, as data.mean has them"
             refuse("data.std", self.std, wanted)
@@ -178,7 +126,7 @@ class Data:
         urls = {"data.root": self.root, "data.val_root": self.val_root}
         urls = {key: place for key, place in urls.items() if place is not None and is_url(place)}
         for key, url in urls.items():
-            _check_url(key, url)
+            check_url(key, url)
         if urls and self.cache is None:
             refuse("data.cache", None, f"a local folder, as {' and '.join(urls)} is a URL")
         if self.cache is not None and not urls:
@@ -196,10 +144,10 @@ class Model:
     genotype: str | None
 
     def __post_init__(self) -> None:
-        _check(self, "model", one_of("supernet", "small", "genotype"), "name")
-        _check(self, "model", one_of("cifar", "imagenet"), "stem")
-        _check(self, "model", COUNT, "channels")
-        _check(self, "model", COUNT if self.name == "small" else CELLS, "cells")
+        check(self, "model", one_of("supernet", "small", "genotype"), "name")
+        check(self, "model", one_of("cifar", "imagenet"), "stem")
+        check(self, "model", COUNT, "channels")
+        check(self, "model", COUNT if self.name == "small" else CELLS, "cells")
         if self.genotype is not None and self.name != "genotype":
             wanted = f"null, as model={self.name}; add model=genotype"
             refuse("model.genotype", self.genotype, wanted)
@@ -268,29 +216,29 @@ class Search:
     keep_checkpoints: int
 
     def __post_init__(self) -> None:
-        _check(self, "search", one_of("joint", "architecture", "policy"), "target")
-        _check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
-        _check(self, "search", one_of("sum", "mean"), "weight_gradient")
+        check(self, "search", one_of("joint", "architecture", "policy"), "target")
+        check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
+        check(self, "search", one_of("sum", "mean"), "weight_gradient")
         estimators = one_of("paper", "leave_one_out", "per_image", "running_means", "natural")
-        _check(self, "search", estimators, "estimator")
-        _check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
-        _check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
-        _check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
-        _check(self, "search", COUNT, "keep_checkpoints", "most_skips")
-        _check(self, "search", one_of("raise", "skip"), "non_finite")
-        _check(self, "search", POSITIVE, "xi")
-        _check(self.tau, "search.tau", POSITIVE, "start", "end")
-        _check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
-        _check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
-        _check(self.weights, "search.weights", SHARE, "momentum")
+        check(self, "search", estimators, "estimator")
+        check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
+        check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
+        check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
+        check(self, "search", COUNT, "keep_checkpoints", "most_skips")
+        check(self, "search", one_of("raise", "skip"), "non_finite")
+        check(self, "search", POSITIVE, "xi")
+        check(self.tau, "search.tau", POSITIVE, "start", "end")
+        check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
+        check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
+        check(self.weights, "search.weights", SHARE, "momentum")
         for name in ("architecture", "policy_optimizer"):
             adam, key = getattr(self, name), f"search.{name}"
-            _check(adam, key, POSITIVE, "learning_rate")
-            _check(adam, key, BETAS, "betas")
-            _check(adam, key, NOT_NEGATIVE, "weight_decay")
-        _check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
-        _check(self.evidence, "search.evidence", DECAY, "decay")
-        _check(self.evidence, "search.evidence", SHARE, "validation_decay")
+            check(adam, key, POSITIVE, "learning_rate")
+            check(adam, key, BETAS, "betas")
+            check(adam, key, NOT_NEGATIVE, "weight_decay")
+        check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
+        check(self.evidence, "search.evidence", DECAY, "decay")
+        check(self.evidence, "search.evidence", SHARE, "validation_decay")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -314,9 +262,9 @@ class Policy:
     fixed: str | None
 
     def __post_init__(self) -> None:
-        _check(self, "policy", COUNT, "slots")
-        _check(self, "policy", one_of("per_policy", "per_slot"), "parameters")
-        _check(self, "policy", one_of("autoaugment", "dada"), "ranges")
+        check(self, "policy", COUNT, "slots")
+        check(self, "policy", one_of("per_policy", "per_slot"), "parameters")
+        check(self, "policy", one_of("autoaugment", "dada"), "ranges")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -345,13 +293,13 @@ class Train:
         if self.policy_result is not None and self.result is None:
             wanted = "null, as train.result is null: it stands in for that one's policy"
             refuse("train.policy_result", self.policy_result, wanted)
-        _check(self, "train", DISTINCT, "compare", "seeds")
-        _check(self, "train", SEEDS, "seeds")
-        _check(self, "train", COUNT, "epochs", "batch_size", "channels")
-        _check(self, "train", CELLS, "cells")
-        _check(self, "train", POSITIVE, "learning_rate", "clip")
-        _check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
-        _check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
+        check(self, "train", DISTINCT, "compare", "seeds")
+        check(self, "train", SEEDS, "seeds")
+        check(self, "train", COUNT, "epochs", "batch_size", "channels")
+        check(self, "train", CELLS, "cells")
+        check(self, "train", POSITIVE, "learning_rate", "clip")
+        check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
+        check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -362,9 +310,9 @@ class Mesh:
     reduction: str
 
     def __post_init__(self) -> None:
-        _check(self, "mesh", COUNT, "arch", "data")
-        _check(self, "mesh", one_of("synchronised", "local"), "norm")
-        _check(self, "mesh", one_of("exact", "fast"), "reduction")
+        check(self, "mesh", COUNT, "arch", "data")
+        check(self, "mesh", one_of("synchronised", "local"), "norm")
+        check(self, "mesh", one_of("exact", "fast"), "reduction")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -392,10 +340,10 @@ class Config:
     resume: Resume
 
     def __post_init__(self) -> None:
-        _check(self, "", one_of("search", "train"), "kind")
-        _check(self, "", one_of("auto", "cpu", "cuda"), "device")
-        _check(self, "", NATURAL, "seed")
-        _check(self, "", POSITIVE, "stop_after_minutes", "patience_minutes")
+        check(self, "", one_of("search", "train"), "kind")
+        check(self, "", one_of("auto", "cpu", "cuda"), "device")
+        check(self, "", NATURAL, "seed")
+        check(self, "", POSITIVE, "stop_after_minutes", "patience_minutes")
         if self.kind == "search":
             self._check_search()
         elif self.train.result is None and any("found" in row for row in self.train.compare):

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import make_imagenet
 import numpy as np
-from make_imagenet import SmallImageNet
 from PIL import Image
 
 from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, ROW
-from daas_dist.shards import build, sources
+from daas_dist.shards import build
 from daas_dist.shards.tars import BLOCK
 
 CLASSES, TRAIN, VAL, PER_SHARD, COUNT = 4, 6, 2, 7, 24
+"""Of conftest.py's shards."""
 SHARD, SAMPLE, ROW_OF = "shard-000001.tar", 2, 9
 """The damaged one, and its row of the index."""
 LAST = "shard-000003.tar"
@@ -28,15 +27,6 @@ RECIPE = build.Recipe("train", per_shard=PER_SHARD)
 
 Members = Sequence[tuple[Any, ...]]
 """(name, bytes) or (name, bytes, what differs in its header)."""
-
-
-def small_imagenet(out: Path) -> SmallImageNet:
-    return make_imagenet.make(out, CLASSES, TRAIN, VAL, side=0.1)
-
-
-def small_shards(imagenet: SmallImageNet, out: Path) -> Path:
-    build.build(sources.from_folder(imagenet.train), out, RECIPE)
-    return out
 
 
 @dataclass(frozen=True)

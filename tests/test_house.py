@@ -6,7 +6,18 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
-    {"augment", "space", "rng", "board", "schedules", "stopping", "faults", "lock", "slurm"},
+    {
+        "augment",
+        "space",
+        "rng",
+        "board",
+        "schedules",
+        "stopping",
+        "faults",
+        "lock",
+        "slurm",
+        "rules",
+    },
     {"policy"},
     {"daas", "transform"},
     {"estimators", "per_image", "finite"},

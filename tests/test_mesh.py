@@ -10,7 +10,7 @@ from ranks import forks, in_ranks
 from small_networks import forward_mode
 from torch import Tensor, nn
 
-from daas_dist import schema
+from daas_dist import rules, schema
 from daas_dist.daas import Batch, Weights, forward_backward
 from daas_dist.mesh import Mesh, choose_data
 from daas_dist.models.sync_norm import synchronise
@@ -171,5 +171,5 @@ def test_the_grid_is_as_asked_or_leaves_no_rank_idle(
 def test_a_grid_that_does_not_fit_names_all_its_numbers(
     arch: int | None, data: int | None, said: str
 ) -> None:
-    with pytest.raises(schema.ConfigError, match=said):
+    with pytest.raises(rules.ConfigError, match=said):
         choose_data(wanted(arch, data), 8, 4, 5, 60)

@@ -6,7 +6,6 @@ was opened without a look at its files ("read"), and `daas shards verify`, "quic
 number and what the picture was called.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,10 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spoil
-import torch
 from damage import flip
-from make_imagenet import SmallImageNet
 from spoil import (
     CLASSES,
     COUNT,
@@ -41,10 +37,9 @@ from spoil import (
 )
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.data import Batches, Crop, Feed, Order, Shards, open_shards
+from daas_dist.data import Crop, open_shards
 from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, ROW, DataError, Manifest
-from daas_dist.data.shards import Reading, ShardFolder
-from daas_dist.rng import WHOLE, Part
+from daas_dist.data.shards import ShardFolder
 from daas_dist.shards import verify
 from daas_dist.shards.tars import BLOCK
 
@@ -52,21 +47,6 @@ pytestmark = needs_fashion_mnist
 EVERYONE = "open read quick full decode"
 VERIFY = "quick full decode"
 CUT = Crop(padding=0, flip=True, scale=(0.2, 1.0))
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> SmallImageNet:
-    return spoil.small_imagenet(tmp_path_factory.mktemp("imagenet"))
-
-
-@pytest.fixture(scope="module")
-def whole(imagenet: SmallImageNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spoil.small_shards(imagenet, tmp_path_factory.mktemp("whole") / "shards")
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "in" / "shards"))
 
 
 def everyone(root: Path) -> dict[str, str]:
@@ -620,80 +600,3 @@ def test_names_that_are_too_few_and_no_text_are_no_names(root: Path) -> None:
     folder = ShardFolder(root)
     assert folder.name(0).endswith(r"sample 0 (\xffone)")
     assert folder.name(ROW_OF).endswith(f"{SHARD}: sample {SAMPLE}")
-
-
-# --- Bad samples in a run ------------------------------------------------------------------------
-
-
-def with_bad(root: Path, *rows: int) -> Shards:
-    """A bit of each of these pictures is flipped."""
-    index = np.fromfile(root / INDEX, ROW)
-    for row in rows:
-        flip(root / f"shard-{row // PER_SHARD:06d}.tar", int(index["offset"][row]) + 9)
-    return open_shards(root, size=8, channels=3)
-
-
-def allowing(images: Shards, most: int) -> Shards:
-    return dataclasses.replace(images, max_bad=most, reading=Reading())
-
-
-def feed_of(images: Shards, most: int, **more: Any) -> Feed:
-    batches = Batches(COUNT, 6, 0, "train")
-    arguments: dict[str, Any] = {"part": WHOLE, "steps": 8} | more
-    return Feed({"train": Order(allowing(images, most), batches)}, CUT, 0, **arguments)
-
-
-def test_every_rank_takes_the_same_in_the_place_of_a_bad_sample(root: Path) -> None:
-    """Its slice of what one rank reads, also from the middle on; two of them are bad."""
-    images = with_bad(root, ROW_OF, 3)
-    alone = feed_of(images, 2)
-    expected = [alone.batch(step)["train"] for step in range(8)]
-    assert len(alone.bad) == 2 and all(CHANGED in wrong for wrong in alone.bad)
-    for of in (2, 3):
-        found = set[str]()
-        for rank in range(of):
-            own = feed_of(images, 2, part=Part(rank, of))
-            mine = slice(6 // of * rank, 6 // of * (rank + 1))
-            for step in (0, 1, 2, 3, 6, 7):
-                read = own.batch(step)["train"]
-                assert torch.equal(read.images, expected[step].images[mine])
-                assert torch.equal(read.labels, expected[step].labels[mine])
-            found |= set(own.bad)
-        assert found == set(alone.bad)  # the same words
-
-
-def test_what_takes_the_place_is_a_picture_of_the_same_class(root: Path) -> None:
-    whole = open_shards(root, size=8, channels=3)
-    pictures = whole.central(torch.arange(COUNT))
-    for row in range(0, COUNT, 5):
-        images = allowing(with_bad(root, row), COUNT)
-        instead = images.central(torch.tensor([row]))[0]
-        same = (pictures == instead).flatten(1).all(1).nonzero().flatten().tolist()
-        assert len(same) == 1 and same != [row]
-        assert whole.labels[same[0]] == whole.labels[row]
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_more_bad_samples_than_are_allowed_end_a_run_at_the_same_step(
-    root: Path, workers: int
-) -> None:
-    """Though no worker has met them all."""
-    images = with_bad(root, ROW_OF, 3)
-    order = Batches(COUNT, 6, 0, "train").order(0).tolist()
-    last = max(order.index(row) // 6 for row in (ROW_OF, 3))
-    own = feed_of(images, 1, workers=workers)
-    for step in range(last):
-        own.batch(step)
-    with pytest.raises(
-        DataError, match=f"{root}.*{CHANGED}.*data.max_bad_files allows 1|allows 1.*{CHANGED}"
-    ):
-        own.batch(last)
-
-
-def test_a_class_without_a_picture_that_can_be_read_ends_a_run(root: Path) -> None:
-    images = open_shards(root, size=8, channels=3)
-    rows = (images.labels == images.labels[ROW_OF]).nonzero().flatten().tolist()
-    images = allowing(with_bad(root, *rows), COUNT)
-    with pytest.raises(DataError, match=f"{CHANGED}; no other sample of class n0.* can be read"):
-        images.central(torch.tensor([ROW_OF]))
-    assert len(images.reading.bad) == len(rows)

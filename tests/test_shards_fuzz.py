@@ -3,7 +3,6 @@
 import json
 import random
 import resource
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import spoil
-from make_imagenet import SmallImageNet
-from spoil import SHARD, ends_within, listing, reindex, sealed
+from spoil import (
+    SHARD,
+    ends_within,
+    listing,
+    reindex,
+    sealed,
+)
 from whole_runs import needs_fashion_mnist
 
 from daas_dist.data import open_shards
@@ -24,21 +26,6 @@ from daas_dist.shards import verify
 from daas_dist.shards.tars import BLOCK
 
 pytestmark = needs_fashion_mnist
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> SmallImageNet:
-    return spoil.small_imagenet(tmp_path_factory.mktemp("imagenet"))
-
-
-@pytest.fixture(scope="module")
-def whole(imagenet: SmallImageNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spoil.small_shards(imagenet, tmp_path_factory.mktemp("whole") / "shards")
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "in" / "shards"))
 
 
 # --- Anything at all -----------------------------------------------------------------------------

@@ -35,12 +35,13 @@ from spoil import (
 from whole_runs import needs_fashion_mnist
 
 from daas_dist.data import Crop, Shards, open_shards
-from daas_dist.data.decode import part, quiet
+from daas_dist.data.decode import quiet, resized_part
 from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, DataError
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.tars import BLOCK
 
 pytestmark = needs_fashion_mnist
+
 # --- Pictures ------------------------------------------------------------------------------------
 
 CUT = Crop(padding=0, flip=True, scale=(0.2, 1.0))
@@ -55,6 +56,19 @@ def lying() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(square(), "JPEG", exif=exif)
+
+
+def turned(data: bytes) -> np.ndarray:
+    return as_pillow_has_it(data).swapaxes(0, 1)[:, ::-1]
+
+
+def lying_at_last() -> bytes:
+    """What says so comes behind the segment of the size."""
+    data = lying()
+    at = data.index(b"\xff\xe1")
+    length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    rest, scan = data[:at] + data[at + length :], b"\xff\xda"
+    return rest.replace(scan, data[at : at + length] + scan, 1)
 
 
 def sixteen_bits() -> np.ndarray:
@@ -91,7 +105,12 @@ FINE: list[tuple[str, Callable[[], bytes], Callable[[bytes], np.ndarray]]] = [
     ("grey", lambda: encoded(square().convert("L"), "JPEG"), as_pillow_has_it),
     ("black and white", lambda: encoded(square().convert("1"), "PNG"), as_pillow_has_it),
     ("progressive", lambda: encoded(square(), "JPEG", progressive=True), as_pillow_has_it),
-    ("lying", lying, lambda data: as_pillow_has_it(data).swapaxes(0, 1)[:, ::-1]),
+    ("lying", lying, turned),
+    (
+        "lying, told late",
+        lying_at_last,
+        lambda data: as_pillow_has_it(data).swapaxes(0, 1)[:, ::-1],
+    ),
     (
         "16 bits",
         lambda: encoded(Image.fromarray(sixteen_bits()), "PNG"),
@@ -130,7 +149,7 @@ def test_an_odd_picture_is_read_as_pillow_reads_it(
     assert images.folder.read(odd, images.reading) == data
     tested = images.central(torch.tensor([odd]))[0]
     with quiet():
-        trained = part(data, 24, 3, lambda width, height: (0, 0, width, height))
+        trained = resized_part(data, 24, 3, lambda width, height: (0, 0, width, height))
     pixels = torch.from_numpy(expected(data).copy()).permute(2, 0, 1)
     assert torch.equal(trained, pixels) and torch.equal(tested, pixels)
     assert verify.verify(images.folder.root, full=True, decode=9) == []

@@ -1,7 +1,6 @@
 """Reading shards: what comes, and in which order, on any ranks and workers, after any stop."""
 
 import io
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from daas_dist.data import (
     split,
 )
 from daas_dist.data.crops import Parts
-from daas_dist.data.decode import part, quiet
+from daas_dist.data.decode import quiet, resized_part
 from daas_dist.data.manifest import DataError
 from daas_dist.data.surrogate import DADA_120, choose
 from daas_dist.rng import WHOLE, Part, stream
@@ -77,7 +76,7 @@ def test_a_random_part_is_torchvision_s_crop_of_pillow_s_picture(shards: Shards)
         height, width = picture.shape[1:]
         left, top, w, h = width // 5, height // 7, width // 2 + row % 3, height // 3 + row % 5
         with quiet():
-            ours = part(data, 20, 3, lambda *size: (left, top, w, h))  # noqa: B023  called at once
+            ours = resized_part(data, 20, 3, lambda *size: (left, top, w, h))  # noqa: B023  called at once
         theirs = tv.resized_crop(picture, top, left, h, w, [20, 20], antialias=True)
         assert ours.dtype == torch.uint8 and torch.equal(ours, theirs)
 
@@ -268,58 +267,3 @@ def test_a_view_holds_its_classes_and_copies_nothing(root: Path) -> None:
     assert set(train.rows) | set(val.rows) == set(few.rows) and not set(train.rows) & set(val.rows)
     assert len({each.digest() for each in (whole, view, few, train, val)}) == 5
     assert open_shards(root, classes="random:3:2", size=8, channels=3).digest() == view.digest()
-
-
-# --- Bad samples ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def spoilt(root: Path, tmp_path: Path) -> tuple[Path, list[str]]:
-    """The shards, a byte of two samples of the first changed; what the two are called."""
-    copy = shutil.copytree(root, tmp_path / "shards")
-    whole = open_shards(copy, size=8, channels=3)
-    with (copy / "shard-000000.tar").open("r+b") as file:
-        for row in (3, 4):
-            offset = int(whole.folder.rows[row]["offset"]) + 50
-            file.seek(offset)
-            byte = file.read(1)[0]
-            file.seek(offset)
-            file.write(bytes([byte ^ 16]))
-    return copy, (copy / "names.txt").read_text().splitlines()[3:5]
-
-
-def test_a_bad_sample_ends_the_run_by_name(spoilt: tuple[Path, list[str]]) -> None:
-    images = open_shards(spoilt[0], size=8, channels=3)
-    for workers in (0, 2):
-        own = feed(images, CUT, 12, workers=workers)
-        said = r"shard-000000.tar: sample [34] \(n.*JPEG\): its bytes have changed.*allows 0"
-        with pytest.raises(DataError, match=said) as caught:
-            read(own, range(16))
-        assert "Traceback" not in str(caught.value)
-
-
-def test_others_of_its_class_take_its_place(spoilt: tuple[Path, list[str]], root: Path) -> None:
-    """Always the same ones, on any number of workers and after a resume, and each is named."""
-    images = open_shards(spoilt[0], size=8, channels=3, max_bad=2)
-    pixels, labels = read(feed(images, CUT, 12), range(16))
-    whole = read(feed(open_shards(root, size=8, channels=3), CUT, 12), range(16))
-    assert torch.equal(labels, whole[1])
-    changed = (pixels != whole[0]).flatten(1).any(1)
-    assert int(changed.sum()) == 4  # two samples, two epochs
-    for workers, first in ((0, 0), (2, 0), (1, 5)):
-        again = open_shards(spoilt[0], size=8, channels=3, max_bad=2)
-        own = feed(again, CUT, 12, workers=workers)
-        ours = read(own, range(first, 16))
-        assert torch.equal(ours[0], pixels[12 * first :])
-        assert len(own.bad) == 2
-        assert all(any(name in wrong for wrong in own.bad) for name in spoilt[1])
-
-
-def test_more_bad_samples_than_allowed_end_the_run(spoilt: tuple[Path, list[str]]) -> None:
-    """Counted over the workers together, and in the pictures of a test."""
-    images = open_shards(spoilt[0], size=8, channels=3, max_bad=1)
-    for workers in (0, 2):
-        with pytest.raises(DataError, match=r"2 (bad samples by now|samples are bad)"):
-            read(feed(images, CUT, 4, workers=workers), range(24))
-        with pytest.raises(DataError, match=r"2 (bad samples by now|samples are bad)"):
-            list(feed(images, CUT, 4, workers=workers).tests(images, 4))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-import spoil
 from damage import flip
 from make_imagenet import SmallImageNet
 from spoil import (
@@ -33,21 +32,6 @@ from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, DataError
 from daas_dist.shards import build, sources, verify
 
 pytestmark = needs_fashion_mnist
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> SmallImageNet:
-    return spoil.small_imagenet(tmp_path_factory.mktemp("imagenet"))
-
-
-@pytest.fixture(scope="module")
-def whole(imagenet: SmallImageNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spoil.small_shards(imagenet, tmp_path_factory.mktemp("whole") / "shards")
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "in" / "shards"))
 
 
 # --- The archives of ILSVRC2012 ------------------------------------------------------------------

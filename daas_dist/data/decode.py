@@ -19,14 +19,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """A quarter of a GiB of RGB, Pillow's limit. A larger picture is refused before it is decoded."""
 
-SIZES, EXIF = range(0xC0, 0xC3), 0xE1
-"""JPEG segments: of the size (baseline, extended, progressive), and of EXIF or XMP data."""
+SIZES, EXIF, SCAN = range(0xC0, 0xC3), 0xE1, 0xDA
+"""JPEG segments: of the size (baseline, extended, progressive), of EXIF or XMP data, and where the
+pixels begin."""
 
 BoxOf = Callable[[int, int], tuple[int, int, int, int]]
 """(width, height) of a picture -> (left, top, width, height) of the part that is wanted."""
 
 
-def central(
+def central_square(
     file: Path | BinaryIO, size: int, channels: int, shorter: int | None = None
 ) -> np.ndarray:
     """[C, size, size] uint8: the central square, once the shorter side is `shorter` (size)."""
@@ -37,13 +38,13 @@ def central(
         opened.draft(None, (2 * shorter, 2 * shorter))
         picture = ImageOps.exif_transpose(opened)
     picture = _to_channels(picture, channels)
-    square = _central_square(*picture.size, size, shorter)
+    square = _square_box(*picture.size, size, shorter)
     picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=square)
     array = np.asarray(picture)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
+def resized_part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
     """[C, size, size] uint8: a part of an encoded picture, resized (bilinear with antialias).
 
     The same as torchvision's resized_crop of the picture as Pillow decodes it.
@@ -63,14 +64,16 @@ def part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
 def _is_plain_jpeg(data: bytes) -> bool:
     """Whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a size
     that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
-    at = 2
+    at, fits = 2, False
     while data.startswith(b"\xff", at) and len(data) >= at + 10:
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind in SIZES:
-            height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
-            return data.startswith(b"\xff\xd8") and 0 < width * height <= MAX_PIXELS
         if kind == EXIF:
             return False
+        if kind == SCAN:
+            return fits and data.startswith(b"\xff\xd8")
+        if kind in SIZES:
+            height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
+            fits = 0 < width * height <= MAX_PIXELS
         at += 2 + length
     return False
 
@@ -129,7 +132,7 @@ def _check_size(opened: Image.Image) -> None:
         raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
 
 
-def _central_square(
+def _square_box(
     width: int, height: int, size: int, shorter: int
 ) -> tuple[float, float, float, float]:
     """The box of the original that becomes the central square once its shorter side is `shorter`.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from daas_dist.data.decode import central, quiet
+from daas_dist.data.decode import central_square, quiet
 from daas_dist.data.images import Images, stratified
 
 NOT_IMAGES = frozenset({"Thumbs.db", "desktop.ini"})
@@ -178,7 +178,7 @@ def _decode_all(files: list[Path], size: int, channels: int) -> tuple[Tensor, di
 
     def decode_into(row: int) -> None:
         try:
-            array_NCHW[row] = central(files[row], size, channels)
+            array_NCHW[row] = central_square(files[row], size, channels)
         except MemoryError:
             raise
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
-from daas_dist.data.decode import central, part, quiet, reason
+from daas_dist.data.decode import central_square, quiet, reason, resized_part
 from daas_dist.data.images import ImageSet
 from daas_dist.data.manifest import (
     INDEX,
@@ -206,11 +206,11 @@ class Shards:
         return images
 
     def _cut(self, data: bytes, parts: Parts, i: int) -> Tensor:
-        return part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
+        return resized_part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
 
     def central(self, index: Tensor) -> Tensor:
         def cut(data: bytes) -> np.ndarray:
-            return central(io.BytesIO(data), self.size, self.channels, self.shorter)
+            return central_square(io.BytesIO(data), self.size, self.channels, self.shorter)
 
         images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
         array_NCHW = images.numpy()

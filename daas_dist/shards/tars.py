@@ -20,8 +20,8 @@ from daas_dist.runlog import sync_folder
 
 BLOCK = tarfile.BLOCKSIZE
 
-LONGEST_HEADER, LONGEST_NAME = 1 << 16, 1 << 12
-"""Of an extended header, and of a name: systems allow no longer one."""
+LONGEST_HEADER, LONGEST_PATH = 1 << 16, 1 << 12
+"""Of an extended header, and of a path: systems allow no longer one."""
 
 MOST_CLASSES = 1_000_000
 """The full ImageNet has 21,841."""
@@ -218,7 +218,7 @@ def members(file: BinaryIO | io.RawIOBase, where: str) -> Iterator[Member]:
             name, size = said.get("path", name), int(said["size"]) if "size" in said else size
         if kind == FOLDER or kind == b"\0" and name.endswith("/"):
             kind, size = FOLDER, 0
-        if len(name) > LONGEST_NAME:
+        if len(name) > LONGEST_PATH:
             raise DamagedTar(f"{where}: a name of {len(name)} characters at byte {at}", at)
         if size is None or at + BLOCK + size > end:
             raise DamagedTar(f"{where} is no whole tar file: cut or changed in {name}", at)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daas_dist.data.decode import central, quiet, reason
+from daas_dist.data.decode import central_square, quiet, reason
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
@@ -162,7 +162,7 @@ def _undecodable(folder: ShardFolder, count: int) -> Iterator[str]:
     for row in order.sort().values.tolist():
         try:
             with quiet():
-                central(io.BytesIO(folder.read(row, reading)), 32, 3)
+                central_square(io.BytesIO(folder.read(row, reading)), 32, 3)
         except MemoryError:
             raise
         except DataError as error:

@@ -1,0 +1,36 @@
+"""Small shards, for the tests of what can happen to them; imported late, as others need none."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from make_imagenet import SmallImageNet
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> "SmallImageNet":
+    import make_imagenet
+    from spoil import CLASSES, TRAIN, VAL
+
+    return make_imagenet.make(tmp_path_factory.mktemp("imagenet"), CLASSES, TRAIN, VAL, side=0.1)
+
+
+@pytest.fixture(scope="module")
+def whole(imagenet: "SmallImageNet", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of it."""
+    from spoil import RECIPE
+
+    from daas_dist.shards import build, sources
+
+    out = tmp_path_factory.mktemp("whole") / "shards"
+    build.build(sources.from_folder(imagenet.train), out, RECIPE)
+    return out
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    """A copy of these, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "in" / "shards"))
