@@ -170,7 +170,8 @@ def _verify(given: argparse.Namespace) -> int:
         print(sentence)
     how = "every byte" if given.full else "sizes, not bytes"
     decoded = f", {given.decode} pictures decoded" if given.decode else ""
-    print(f"{len(wrong)} faults ({how}{decoded})" if wrong else f"well ({how}{decoded})")
+    count = "1 fault" if len(wrong) == 1 else f"{len(wrong)} faults"
+    print(f"{count if wrong else 'well'} ({how}{decoded})")
     return WRONG if wrong else 0
 
 
