@@ -45,13 +45,20 @@ class ImageSet(Protocol):
         """The images at these indices, or where a mask is true, in this order."""
         ...
 
-    def training(self, index: Tensor, crop: Crop, generator: Generator, part: Part) -> Tensor:
+    def training(
+        self,
+        index: Tensor,
+        crop: Crop,
+        generator: Generator,
+        part: Part,
+        into: Tensor | None = None,
+    ) -> Tensor:
         """uint8 [B / part.of, C, H, W]: this part of a batch, cut at random. The draws are the
-        whole batch's, each image's own."""
+        whole batch's, each image's own. into: memory for them, else new."""
         ...
 
-    def central(self, index: Tensor) -> Tensor:
-        """uint8 [B, C, H, W]: as they are tested."""
+    def central(self, index: Tensor, into: Tensor | None = None) -> Tensor:
+        """uint8 [B, C, H, W]: as they are tested. into: memory for as many or more, else new."""
         ...
 
     def digest(self) -> str:
@@ -100,13 +107,20 @@ class Images:
         return Images(self.images[index], self.labels[index], self.classes, self.bad_files)
 
     def training(
-        self, index: Tensor, crop: Crop, generator: Generator, part: Part = WHOLE
+        self,
+        index: Tensor,
+        crop: Crop,
+        generator: Generator,
+        part: Part = WHOLE,
+        into: Tensor | None = None,
     ) -> Tensor:
         own = self.images[part.take(index)]
-        return augment.crop_flip(own, crop.padding, crop.flip, generator, part)
+        cut = augment.crop_flip(own, crop.padding, crop.flip, generator, part)
+        return cut if into is None else into.copy_(cut)
 
-    def central(self, index: Tensor) -> Tensor:
-        return self.images[index]
+    def central(self, index: Tensor, into: Tensor | None = None) -> Tensor:
+        own = self.images[index]
+        return own if into is None else into[: len(own)].copy_(own)
 
     def digest(self) -> str:
         """sha256 (hex) of the shape, the pixels and the labels."""

@@ -191,14 +191,20 @@ class Shards:
         return replace(self, rows=self.rows[index.numpy()], labels=self.labels[index])
 
     def training(
-        self, index: Tensor, crop: Crop, generator: Generator, part: Part = WHOLE
+        self,
+        index: Tensor,
+        crop: Crop,
+        generator: Generator,
+        part: Part = WHOLE,
+        into: Tensor | None = None,
     ) -> Tensor:
         if crop.scale is None:
             own = self.central(part.take(index))
-            return augment.crop_flip(own, crop.padding, crop.flip, generator, part)
+            cut = augment.crop_flip(own, crop.padding, crop.flip, generator, part)
+            return cut if into is None else into.copy_(cut)
         parts = Parts.draw(len(index), crop.scale, crop.flip, generator)
         places = part.take(torch.arange(len(index))).tolist()
-        images = torch.empty(len(places), *self.shape, dtype=torch.uint8)
+        images = self._memory(len(places), into)
         with quiet():
             for image, i in zip(images, places, strict=True):
                 own = self._picture(int(index[i]), lambda data: self._cut(data, parts, i))  # noqa: B023
@@ -208,16 +214,19 @@ class Shards:
     def _cut(self, data: bytes, parts: Parts, i: int) -> Tensor:
         return resized_part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
 
-    def central(self, index: Tensor) -> Tensor:
+    def central(self, index: Tensor, into: Tensor | None = None) -> Tensor:
         def cut(data: bytes) -> np.ndarray:
             return central_square(io.BytesIO(data), self.size, self.channels, self.shorter)
 
-        images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
+        images = self._memory(len(index), into)
         array_NCHW = images.numpy()
         with quiet():
             for i, image in enumerate(index.tolist()):
                 array_NCHW[i] = self._picture(image, cut)
         return images
+
+    def _memory(self, count: int, into: Tensor | None) -> Tensor:
+        return torch.empty(count, *self.shape, dtype=torch.uint8) if into is None else into[:count]
 
     def digest(self) -> str:
         total = hashlib.sha256(f"{self.folder.manifest.digest} {self.shape}".encode())
