@@ -1,7 +1,7 @@
 """The images of a stage: what data.* names, limited and measured as it says, and their batches."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,11 @@ from daas_dist.data import (
     Images,
     ImageSet,
     Order,
+    Read,
     Shards,
+    Stream,
+    StreamFeed,
+    StreamOrder,
     cifar,
     fashion_mnist,
     folder,
@@ -24,6 +28,7 @@ from daas_dist.data import (
     limit_classes,
     measure,
     open_shards,
+    open_stream,
     split,
     workers_for,
 )
@@ -40,12 +45,22 @@ MEASURED = 1024
 """How many pictures of shards are decoded for their mean and deviation where data.* gives none."""
 
 
+Source = ImageSet | Stream
+"""Images of which any can be read at any time, or that come in turn."""
+
+
+INEXACT = (
+    "data=stream has no index: a run that is stopped goes on with other images than it would have "
+    "had, so it does not end with the same bits; `daas shards index` makes local shards exact"
+)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """The training images (before any split), the test images, and how to normalise them."""
 
-    train: ImageSet
-    test: ImageSet
+    train: Source
+    test: Source
     mean: list[float]
     std: list[float]
     warnings: tuple[str, ...] = ()
@@ -64,6 +79,8 @@ def load_data_in_turn(config: Config, mesh: Mesh) -> DataSet:
 def load_data(config: Config) -> DataSet:
     """The images that data.* names, limited as it says."""
     data = config.data
+    if data.name == "stream":
+        return _streams(data)
     train, test = _shards(config) if data.name == "shards" else _in_memory(config)
     train, test = (
         part if count is None else limit(part, min(count, len(part)), config.seed)
@@ -96,6 +113,28 @@ def _in_memory(config: Config) -> tuple[Images, Images]:
             seed=config.seed,
         )
     return train, test
+
+
+def _streams(data: Data) -> DataSet:
+    def opened(place: str | None, count: int | None) -> Stream:
+        assert place is not None and count is not None and data.size is not None
+        return open_stream(
+            place,
+            count=count,
+            classes=int(data.classes),
+            size=data.size,
+            channels=data.channels,
+            shorter=data.test_resize,
+        )
+
+    assert data.mean is not None and data.std is not None
+    train, test = opened(data.root, data.limit), opened(data.val_root, data.test_limit)
+    return DataSet(train, test, data.mean, data.std, (INEXACT,))
+
+
+def split_search(images: Source, share: float, seed: int) -> tuple[Source, Source]:
+    """(train, val) of a search: `share` of the images to train."""
+    return images.split(share) if isinstance(images, Stream) else split(images, share, seed)
 
 
 def _shards(config: Config) -> tuple[Shards, Shards]:
@@ -217,15 +256,24 @@ def crop(data: Data) -> Crop:
 
 def open_feed(
     data: Data,
-    images: Mapping[str, ImageSet],
+    images: Mapping[str, Source],
     *,
     batch_size: int,
     seed: int,
     epochs: int,
     part: Part,
     device: torch.device,
-) -> Feed:
+) -> Feed | StreamFeed:
     """The batches of a run, by purpose; an epoch is one of the first of them."""
+    first, pin = next(iter(images.values())), device.type == "cuda"
+    workers = workers_for(first, data.workers)
+    if isinstance(first, Stream):
+        streams = {
+            purpose: StreamOrder(each, Batches(len(each), batch_size, seed, purpose))
+            for purpose, each in images.items()
+            if isinstance(each, Stream)
+        }
+        return StreamFeed(streams, crop(data), seed, part=part, workers=workers, pin=pin)
 
     def order(purpose: str, each: ImageSet) -> Order:
         window = None
@@ -233,17 +281,22 @@ def open_feed(
             window = each.file_N(), data.shuffle_window
         return Order(each, Batches(len(each), batch_size, seed, purpose, window))
 
-    orders = {purpose: order(purpose, each) for purpose, each in images.items()}
-    first = next(iter(orders.values()))
-    return Feed(
-        orders,
-        crop(data),
-        seed,
-        part=part,
-        steps=epochs * first.batches.steps_per_epoch,
-        workers=workers_for(first.images, data.workers),
-        pin=device.type == "cuda",
-    )
+    orders = {
+        purpose: order(purpose, each)
+        for purpose, each in images.items()
+        if not isinstance(each, Stream)
+    }
+    steps = epochs * next(iter(orders.values())).batches.steps_per_epoch
+    return Feed(orders, crop(data), seed, part=part, steps=steps, workers=workers, pin=pin)
+
+
+def read_tests(feed: Feed | StreamFeed, images: Source, batch_size: int) -> Iterator[Read]:
+    """All of the test images, each once, by a feed of the same data.*."""
+    if isinstance(images, Stream):
+        assert isinstance(feed, StreamFeed)
+        return feed.tests(images, batch_size)
+    assert isinstance(feed, Feed)
+    return feed.tests(images, batch_size)
 
 
 def tell_warnings(data: DataSet, log: RunLog) -> None:
@@ -253,7 +306,7 @@ def tell_warnings(data: DataSet, log: RunLog) -> None:
         print(message, file=sys.stderr)
 
 
-def tell_replaced(feed: Feed, told: int, log: RunLog | None) -> int:
+def tell_replaced(feed: Feed | StreamFeed, told: int, log: RunLog | None) -> int:
     """Tell of bad samples in whose place others of their class were read, after the first `told`.
 
     Returns how many there are by now."""

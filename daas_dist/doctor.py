@@ -243,7 +243,9 @@ def stages() -> list[Check]:
 
 def data(config: Config) -> list[Check]:
     """The images of the stage, read as the run will read them."""
-    from daas_dist.data import Shards
+    import torch
+
+    from daas_dist.data import Shards, Stream
     from daas_dist.dataset import load_data
 
     began = time.monotonic()
@@ -251,6 +253,12 @@ def data(config: Config) -> list[Check]:
         images = load_data(config)
         if isinstance(images.train, Shards):
             return [_decoding(config, images.train)]
+        if isinstance(images.train, Stream):
+            for part in (images.train, images.test):
+                part.central(torch.arange(1))
+            told = f"{len(images.train)} samples an epoch are said to be in"
+            told += f" {len(images.train.urls)} shards; the first can be read"
+            return [Check("data", "warn", told, images.warnings[0])]
     except (ValueError, OSError) as error:
         return [Check("data", "fail", str(error), "set data.root, or data.download=true")]
     count, seconds = len(images.train) + len(images.test), time.monotonic() - began

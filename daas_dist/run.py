@@ -12,8 +12,13 @@ from torch import nn
 
 from daas_dist import checkpoint, findings, models, stopping
 from daas_dist.config import Config
-from daas_dist.data import split
-from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
+from daas_dist.dataset import (
+    DataSet,
+    load_data_in_turn,
+    split_search,
+    tell_replaced,
+    tell_warnings,
+)
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -47,7 +52,7 @@ def run_search(config: Config) -> Path:
     """Search, to the end or until stopped; the run directory. Resumes what is already there."""
     with at_work(config) as job:
         data = load_data_in_turn(config, job.mesh)
-        train, val = split(data.train, 1 - config.data.val_share, config.seed)
+        train, val = split_search(data.train, 1 - config.data.val_share, config.seed)
         fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
         network = build_network(config, len(train.classes))
         if job.mesh.data > 1 and config.mesh.norm == "synchronised":

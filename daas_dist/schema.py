@@ -33,7 +33,7 @@ POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
 """What train.compare names. "default" is crop, flip and cutout as data.* has them, which found,
 trivial_augment and rand_augment have too; "none" leaves even these out."""
 
-ANY_SIZE = ("folder", "shards")
+ANY_SIZE = ("folder", "shards", "stream")
 """What data.* may name whose images are of any size."""
 
 
@@ -65,7 +65,10 @@ class Data:
 
     def __post_init__(self) -> None:
         check(
-            self, "data", one_of("fashion_mnist", "cifar10", "cifar100", "folder", "shards"), "name"
+            self,
+            "data",
+            one_of("fashion_mnist", "cifar10", "cifar100", "folder", "shards", "stream"),
+            "name",
         )
         check(self, "data", one_of(1, 3), "channels")
         check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
@@ -101,26 +104,46 @@ class Data:
             if self.val_root is not None:
                 wanted = f"null, as {self.name} has its own test images"
                 refuse("data.val_root", self.val_root, wanted)
+        if self.name == "stream":
+            self._check_stream()
         if self.name != "shards":
             only = f"{{}}, as data={self.name}: only data=shards has that"
-            for name in (
-                "images_per_class",
-                "crop_scale",
-                "test_resize",
-                "shuffle_window",
-                "cache",
-            ):
+            cut = () if self.name == "stream" else ("crop_scale", "test_resize")
+            for name in ("images_per_class", *cut, "shuffle_window", "cache"):
                 if getattr(self, name) is not None:
                     refuse(f"data.{name}", getattr(self, name), only.format("null"))
-            if self.classes != "all":
+            if self.classes != "all" and self.name != "stream":
                 refuse("data.classes", self.classes, only.format("all"))
-        elif self.test_resize is not None and self.size and self.test_resize < self.size:
+        if self.name in ("shards", "stream"):
+            self._check_cut()
+        if self.name == "shards":
+            self._check_cache()
+
+    def _check_cut(self) -> None:
+        if self.test_resize is not None and self.size and self.test_resize < self.size:
             refuse("data.test_resize", self.test_resize, f"at least data.size={self.size}, or null")
         if self.crop_scale is not None and self.crop_padding:
             wanted = "0, as data.crop_scale cuts a part of its own"
             refuse("data.crop_padding", self.crop_padding, wanted)
-        if self.name == "shards":
-            self._check_cache()
+
+    def _check_stream(self) -> None:
+        wanted = "as data=stream has no index that would tell"
+        for name, what in (
+            ("root", "where the training shards are"),
+            ("val_root", "where the test shards are"),
+            ("limit", f"how many training samples make an epoch, {wanted}"),
+            ("test_limit", f"how many test samples there are, {wanted}"),
+            ("mean", "numbers, as data=stream is not measured"),
+        ):
+            if getattr(self, name) is None:
+                refuse(f"data.{name}", None, what)
+        for key, place in (("data.root", self.root), ("data.val_root", self.val_root)):
+            if is_url(place):
+                check_url(key, str(place))
+        if not self.classes.isdigit() or int(self.classes) < 2:
+            refuse("data.classes", self.classes, f"how many classes there are, {wanted}")
+        if self.max_bad_files:
+            refuse("data.max_bad_files", self.max_bad_files, "0, as a stream has no other at hand")
 
     def _check_cache(self) -> None:
         urls = {"data.root": self.root, "data.val_root": self.val_root}

@@ -25,8 +25,8 @@ from daas_dist.daas import (
     weight_gradient,
     weight_term,
 )
-from daas_dist.data import ImageSet, Read
-from daas_dist.dataset import open_feed
+from daas_dist.data import Read
+from daas_dist.dataset import Source, open_feed
 from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
@@ -48,8 +48,8 @@ class SearchData:
     """What a search reads: two splits, how to normalise them, and (for a search of the architecture
     alone) the policy that it trains under; no policy leaves the images as they are."""
 
-    train: ImageSet
-    val: ImageSet
+    train: Source
+    val: Source
     mean: Sequence[float]
     std: Sequence[float]
     fixed_policy: Policy | None = None

@@ -20,7 +20,14 @@ from torchvision.transforms import v2
 
 from daas_dist import augment, checkpoint, models
 from daas_dist.config import Config, ConfigError
-from daas_dist.dataset import DataSet, load_data_in_turn, open_feed, tell_replaced, tell_warnings
+from daas_dist.dataset import (
+    DataSet,
+    load_data_in_turn,
+    open_feed,
+    read_tests,
+    tell_replaced,
+    tell_warnings,
+)
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work
 from daas_dist.models.network import Network
@@ -278,7 +285,7 @@ class Training:
         self.network.eval()
         total = torch.zeros(2)
         data, size = self.data, self.settings.batch_size
-        for images, labels in self.feed.tests(data.test, size):
+        for images, labels in read_tests(self.feed, data.test, size):
             inputs = augment.normalise(images.to(self.device), data.mean, data.std)
             logits = self.network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
             loss = cross_entropy(logits, labels, reduction="sum")

@@ -182,6 +182,18 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("data=shards data.root=/a data.crop_scale=[0.5,0.1]", "two shares of the area"),
         ("data=shards data.root=/a data.crop_padding=4", "0, as data.crop_scale cuts a part"),
         ("data=shards data.root=/a data.test_resize=100", "at least data.size=224"),
+        ("data=stream", "data.root=null is not possible: expected where the training shards are"),
+        (
+            "data=stream data.root=/a data.val_root=/b data.limit=null",
+            "data.limit=null is not possible: expected how many training samples make an epoch",
+        ),
+        (
+            "data=stream data.root=/a data.val_root=/b data.limit=9 data.test_limit=9 "
+            "data.classes=dada120",
+            "data.classes=dada120 is not possible: expected how many classes there are",
+        ),
+        ("data=stream data.root=pipe:ls data.val_root=/b data.limit=9 data.test_limit=9", "runs a"),
+        ("data=stream data.shuffle_window=2 data.root=/a", "expected where the test shards are"),
         ("data.classes=dada120", "all, as data=fashion_mnist: only data=shards has that"),
         ("data.shuffle_window=4", "null, as data=fashion_mnist: only data=shards has that"),
         ("data.size=32", "data.size=32 is not possible: expected null, as fashion_mnist"),

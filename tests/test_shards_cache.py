@@ -105,6 +105,7 @@ def config(root: str, *more: str) -> Config:
 
 def batches(config: Config, data: DataSet, steps: int = 12) -> list[torch.Tensor]:
     """As a search reads them: two splits, in an order each."""
+    assert isinstance(data.train, Shards)
     train, val = split_set(data.train, 0.5, config.seed)
     feed = open_feed(
         config.data,

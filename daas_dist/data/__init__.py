@@ -10,6 +10,7 @@ shards.py       pictures in shards on a disk, an ImageSet too; manifest.py is wh
 crops.py        how a training image is cut
 reader.py       the order of a run's batches
 feed.py         the batches themselves, read ahead
+stream.py       shards of others that have no index: read in turn, without an exact position
 """
 
 from daas_dist.data.cache import Cache
@@ -21,6 +22,7 @@ from daas_dist.data.idx_files import FASHION_MNIST_ROOT, fashion_mnist
 from daas_dist.data.images import Images, ImageSet, limit, measure, split
 from daas_dist.data.reader import Batches
 from daas_dist.data.shards import Shards, limit_classes, open_shards
+from daas_dist.data.stream import Stream, StreamFeed, StreamOrder, open_stream
 
 __all__ = [
     "FASHION_MNIST_ROOT",
@@ -33,6 +35,9 @@ __all__ = [
     "Order",
     "Read",
     "Shards",
+    "Stream",
+    "StreamFeed",
+    "StreamOrder",
     "cifar",
     "fashion_mnist",
     "folder",
@@ -41,6 +46,7 @@ __all__ = [
     "list_classes",
     "measure",
     "open_shards",
+    "open_stream",
     "printable",
     "split",
     "workers_for",

@@ -44,7 +44,7 @@ class Read(NamedTuple):
     labels: Tensor
 
 
-def workers_for(images: ImageSet, asked: int | None) -> int:
+def workers_for(images: object, asked: int | None) -> int:
     """How many processes read ahead. None: for shards this rank's share of the cores but one, for
     images in memory none, as cutting them costs less than handing them over."""
     if asked is not None:

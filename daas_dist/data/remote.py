@@ -8,13 +8,15 @@ import hashlib
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import fsspec
 import fsspec.core
 
 from daas_dist.data.manifest import DataError
+from daas_dist.rules import is_url
 
 WAITS = (0.25, 0.5, 1.0)
 """Seconds before each new attempt where the network failed."""
@@ -95,11 +97,30 @@ def _is_http(url: str) -> bool:
     return _scheme(url) in ("http", "https")
 
 
-def _over_http(url: str) -> Iterator[bytes]:
+@contextmanager
+def opened(place: str) -> Generator[IO[bytes]]:
+    """A file to be read once, from its beginning: a path, or a URL that is not kept."""
+    if _is_http(place):
+        with _ask(place) as response:
+            yield response
+    elif is_url(place):
+        system, path = fsspec.core.url_to_fs(place, skip_instance_cache=True)
+        with system.open(path, "rb") as file:
+            yield file
+    else:
+        with open(place, "rb") as file:
+            yield file
+
+
+def _ask(url: str) -> Any:
     """By Python's own client: fsspec's keeps connections in a thread, which a fork would share."""
     request = urllib.request.Request(url, headers={"User-Agent": "daas-dist"})
+    return urllib.request.urlopen(request, timeout=SILENT)
+
+
+def _over_http(url: str) -> Iterator[bytes]:
     try:
-        with urllib.request.urlopen(request, timeout=SILENT) as response:
+        with _ask(url) as response:
             while piece := response.read(PIECE):
                 yield piece
             if response.length:  # what is still to come
@@ -112,7 +133,6 @@ def _over_http(url: str) -> Iterator[bytes]:
 
 
 def _by_fsspec(url: str) -> Iterator[bytes]:
-    system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    with system.open(path, "rb") as opened:
-        while piece := opened.read(PIECE):
+    with opened(url) as file:
+        while piece := file.read(PIECE):
             yield piece
