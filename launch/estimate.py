@@ -6,11 +6,20 @@ from pathlib import Path
 
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
+from daas_dist.published import GPU_DAYS
 from daas_dist.report.record import read_rows
 
-GPU_DAYS = {"search_cifar10": 1.0, "search_cifar100": 1.0}
-"""Paper Table 2, on an NVIDIA 2080 Ti."""
-SAME = ("seed", "search.log_every", "search.checkpoint_every", "stage")
+SAME = (
+    "seed",
+    "search.log_every",
+    "search.checkpoint_every",
+    "stage",
+    "data.root",
+    "data.val_root",
+    "data.workers",
+    "data.cache",
+    "data.cache_gb",
+)
 """Keys that do not change what a step costs."""
 LOGS_BYTES = 100 * 2**20
 STATES = 3
@@ -43,7 +52,8 @@ def hours(config: Config, near: Path) -> str:
     if seconds is not None:
         return f"about {seconds / 3600:.1f} h, as an earlier run below {near} took"
     if config.stage in GPU_DAYS and not _changed(config):
-        return f"{GPU_DAYS[config.stage]:g} day on one 2080 Ti (paper Table 2)"
+        days = GPU_DAYS[config.stage]
+        return f"{days:g} day{'s' if days > 1 else ''} on one 2080 Ti (paper Tables 2 and 3)"
     return "not known: no earlier run of this configuration; `status` tells after two lines"
 
 
@@ -69,7 +79,7 @@ def disk(config: Config) -> int:
 
 
 def _changed(config: Config) -> bool:
-    plain = configuration.load([f"stage={config.stage}"])
+    plain = configuration.load([f"stage={config.stage}", "data.root=anywhere"])
     return any(key not in SAME for key in configuration.difference(plain, config))
 
 

@@ -8,7 +8,7 @@ import torch
 from fake_slurm import FakeSlurm
 from whole_runs import needs_fashion_mnist
 
-from daas_dist import cli, doctor
+from daas_dist import cli, doctor, published
 from daas_dist.data import fashion_mnist
 from daas_dist.doctor import Check, preflight
 from daas_dist.shards import build, sources
@@ -82,7 +82,9 @@ def test_missing_data_and_a_wrong_key(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @needs_fashion_mnist
-def test_shards_are_opened_and_some_are_decoded(tmp_path: Path) -> None:
+def test_shards_are_opened_and_some_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = fashion_mnist(None, train=False).take(torch.arange(300))
     for part in ("train", "val"):
         source = sources.from_images(images, "part of it")
@@ -92,6 +94,10 @@ def test_shards_are_opened_and_some_are_decoded(tmp_path: Path) -> None:
     [check] = doctor.data(config)
     assert check.state == "ok" and "300 pictures of 10 classes" in check.reason
     assert "a second are read and cut by one process" in check.reason
+    assert "at the paper's pace, of one 2080 Ti, reads 0" in check.reason
+    monkeypatch.setitem(published.GPU_DAYS, "search_imagenet", 1e-9)  # 300 images in 2 ms
+    [check] = doctor.data(config)
+    assert check.state == "warn" and "--cpus-per-gpu" in check.remedy
     (tmp_path / "train" / "shard-000001.tar").unlink()
     [check] = doctor.data(config)
     assert check.state == "fail" and "shard-000001.tar is missing" in check.reason

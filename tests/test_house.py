@@ -17,6 +17,7 @@ FLOORS = [
         "lock",
         "slurm",
         "rules",
+        "published",
     },
     {"policy"},
     {"daas", "transform"},

@@ -1,9 +1,11 @@
 """What is said of a run's cost, against what a search then counts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from daas_dist import config
+from daas_dist import config, published
 from daas_dist.data import Images
 from daas_dist.mesh import Mesh
 from daas_dist.run import build_network
@@ -48,3 +50,22 @@ def test_the_disk_holds_the_checkpoints_of_a_search() -> None:
     """A supernet of 1.93 million weights (docs/ranks.md), 4 bytes each, in four checkpoints."""
     size = estimate.disk(config.load(["stage=search_cifar10"])) - estimate.LOGS_BYTES
     assert 4 * 3 * 4 * 1.93e6 <= size <= 4 * 3 * 4 * 2.3e6
+
+
+def test_how_long_is_the_paper_s_word_for_the_paper_s_searches_alone(tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        return estimate.hours(config.load(list(words)), tmp_path)
+
+    shards = ("stage=search_imagenet", f"data.root={tmp_path}")
+    assert said(*shards).startswith("1.8 days on one 2080 Ti")
+    assert said("stage=search_cifar10", "data.root=/x", "seed=4").startswith("1 day on")
+    assert said(*shards, "data.images_per_class=50").startswith("not known")
+    assert said("stage=search_fashion").startswith("not known")
+
+
+def test_the_paper_s_pace_on_imagenet() -> None:
+    """1,300 images of each of 120 classes, once in each of 50 epochs, within 1.8 days."""
+    pace = published.pace("search_imagenet", 120 * 1300)
+    assert (
+        pace == pytest.approx(120 * 1300 * 50 / (1.8 * 24 * 3600)) == pytest.approx(50.2, abs=0.1)
+    )
