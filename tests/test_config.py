@@ -171,6 +171,16 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("model=small", "model=small is not possible: expected supernet, as search.target=joint"),
         ("model=genotype search.target=policy", "model.genotype=runs/…/result.json"),
         ("model.genotype=r.json", "expected null, as model=supernet; add model=genotype"),
+        ("model.network=resnet50", "expected null, as model=supernet; add model=torchvision"),
+        (
+            "model=torchvision search.target=policy data=cifar10",
+            "model.network=null is not possible: expected a name, as model=torchvision",
+        ),
+        (
+            "model=torchvision search.target=policy model.network=resnet50",
+            "data.channels=1 is not possible: expected 3, as torchvision's networks take colour",
+        ),
+        ("model=wide_resnet_40_2", "model=wide_resnet_40_2 is not possible: expected supernet"),
         ("model.cells=2", "expected a whole number of at least 3"),
         ("policy.fixed=r.json", "policy.fixed=r.json is not possible: expected null"),
         ("policy.slots=0", "policy.slots=0 is not possible"),

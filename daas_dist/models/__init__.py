@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from daas_dist.attention import plain_attention
 from daas_dist.models.noise import set_noise
 from daas_dist.models.pyramidnet import PyramidNet
 from daas_dist.models.shake_shake import ShakeShake
@@ -57,9 +59,9 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, in
     """(parameters, multiply-adds of one image [C, H, W]), both without the auxiliary tower.
 
     Parameters are everything whose name has no "auxiliary" (DARTS). Multiply-adds are those of
-    convolutions and linear layers in evaluation; biases, norms, pools and activations are free. So
-    counted, DARTS_V2 on ImageNet has 529.9 M where DARTS' paper prints 574 M by an unpublished
-    count: others who ran its code got 523 M, and 545 M with norms and activations
+    convolutions and products of matrices in evaluation; biases, norms, pools and activations are
+    free. So counted, DARTS_V2 on ImageNet has 529.9 M where DARTS' paper prints 574 M by an
+    unpublished count: others who ran its code got 523 M, and 545 M with norms and activations
     (quark0/darts#46).
     """
     parameters = sum(
@@ -67,27 +69,16 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, in
         for name, parameter in network.named_parameters()
         if "auxiliary" not in name
     )
-    multiply_adds = 0
-
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        # One output value takes one multiply-add for each weight of its row: in_channels / groups
-        # × kernel area of a convolution, in_features of a linear layer.
-        nonlocal multiply_adds
-        weight = module.get_parameter("weight")
-        multiply_adds += output[0].numel() * weight[0].numel()
-
-    counted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks = [module.register_forward_hook(count) for module in counted]
     modes = [(module, module.training) for module in network.modules()]
     like = next(network.parameters())
+    # Two images, since a norm without running statistics refuses one value a channel.
+    images = torch.zeros((2, *image_shape), dtype=like.dtype, device=like.device)
     try:
         network.eval()
-        with torch.no_grad():
-            # Two images, since a norm without running statistics refuses one value a channel.
-            network(torch.zeros((2, *image_shape), dtype=like.dtype, device=like.device))
+        with torch.no_grad(), plain_attention(), FlopCounterMode(display=False) as counter:
+            network(images)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in modes:
             module.training = mode
-    return parameters, multiply_adds
+    # torch counts two operations for a multiply-add.
+    return parameters, counter.get_total_flops() // (2 * len(images))
