@@ -48,3 +48,17 @@ def test_the_disk_holds_the_checkpoints_of_a_search() -> None:
     """A supernet of 1.93 million weights (docs/ranks.md), 4 bytes each, in four checkpoints."""
     size = estimate.disk(config.load(["stage=search_cifar10"])) - estimate.LOGS_BYTES
     assert 4 * 3 * 4 * 1.93e6 <= size <= 4 * 3 * 4 * 2.3e6
+
+
+@pytest.mark.parametrize(
+    ("model", "millions"),
+    [
+        ("model=wide_resnet_28_10", 36.5),  # Zagoruyko and Komodakis
+        ("model=torchvision model.network=regnet_y_400mf", 4.34),  # torchvision's own count
+    ],
+)
+def test_the_disk_holds_the_checkpoints_of_a_fixed_network(model: str, millions: float) -> None:
+    """For 1,000 classes, as is said where no data are read."""
+    words = ["stage=search_cifar10", "search.target=policy", *model.split()]
+    size = estimate.disk(config.load(words)) - estimate.LOGS_BYTES
+    assert size / (4 * 3 * 4 * 1e6) == pytest.approx(millions, rel=0.03)
