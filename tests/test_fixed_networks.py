@@ -51,8 +51,8 @@ def on_meta(name: str, classes: int = 10, in_channels: int = 3) -> nn.Module:
         ("shake_shake_32d", 2.9),
         ("shake_shake_96d", 26.2),
         ("shake_shake_112d", 35.6),
-        # Han et al. print 26.0 of CIFAR-10 (Table 4), later papers 26.2, which is what the block
-        # widths of their code add up to.
+        # Han et al. print 26.0, later work 26.2; where the 0.2 M are is not known. A library with
+        # published weights has exactly ours (below).
         ("pyramidnet_272", 26.2),
     ],
 )

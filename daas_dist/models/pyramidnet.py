@@ -28,9 +28,9 @@ def shake_drop(uniform_K3B: Tensor, drop_K: Tensor) -> Tensor:
     """[K, 2, B]: what each block's residual is multiplied by, image by image, and its gradient.
 
     b + α - b α and b + β - b β: 1 where b = 1, which has the probability 1 - drop, else α in
-    [-1, 1) and β in [0, 1). Yamada et al. draw α and β for an image or finer and do not say for
-    what they draw b; DADA and Fast AutoAugment draw b for the whole batch. Here every image has its
-    own, so that the other images of its batch do not matter.
+    [-1, 1) and β in [0, 1). Fast AutoAugment (and so DADA) draws α and β for an image, but b for
+    the whole batch; here each image has its own b, too, so that it does not matter beside which
+    others it is.
     """
     b_KB, alpha_KB, beta_KB = uniform_K3B.unbind(1)
     factors_K2B = torch.stack((2 * alpha_KB - 1, beta_KB), 1)
@@ -95,7 +95,6 @@ class PyramidNet(Noisy):
             blocks.append(PyramidBlock(last, channels, stride, LAST_DROP * (index + 1) / count))
             last = EXPANSION * channels
         self.blocks = nn.ModuleList(blocks)
-        self.drops = [block.drop for block in blocks]
         self.norm = nn.BatchNorm2d(last)
         self.classifier = nn.Linear(last, classes)
         he_normal(self)
@@ -109,5 +108,8 @@ class PyramidNet(Noisy):
         return self.classifier(F.relu(self.norm(features)).mean((-2, -1)))
 
     def _draw(self, images: Tensor) -> Tensor:
-        uniform_K3B = self.noise.uniform((len(self.drops), 3), images)
-        return shake_drop(uniform_K3B, torch.tensor(self.drops, device=uniform_K3B.device))
+        count = len(self.blocks)
+        uniform_K3B = self.noise.uniform((count, 3), images)
+        # Made on the device: a list of the blocks' own would be another copy to it.
+        drop_K = LAST_DROP * torch.arange(1, count + 1, device=images.device) / count
+        return shake_drop(uniform_K3B, drop_K)
