@@ -32,7 +32,15 @@ BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 UNREAD = {
     "search": ("train",),
-    "train": ("search", "policy", "model.channels", "model.cells", "model.genotype", "mesh"),
+    "train": (
+        "search",
+        "policy",
+        "model.channels",
+        "model.cells",
+        "model.genotype",
+        "model.network",
+        "mesh",
+    ),
 }
 """What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
 

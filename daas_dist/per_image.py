@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
+from daas_dist.attention import plain_attention
 from daas_dist.daas import Batch, Forward, Weights
 from daas_dist.space import Genotype
 
@@ -33,7 +34,7 @@ def per_image_rewards(
     The mean over images of L_b is the batch's loss, so the mean of these rewards is Eq. (13)'s.
     """
     _load_forward_mode()
-    with forward_ad.dual_level():
+    with plain_attention(), forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(value.detach(), val_grad[name])
             for name, value in theta.items()

@@ -40,8 +40,9 @@ def build_network(config: Config, classes: int) -> nn.Module:
         torch.manual_seed(stream(config.seed, "weights").initial_seed())
         if model.name == "supernet":
             return Supernet(model.channels, model.cells, classes, channels, model.stem)
-        if model.name == "small":
-            return FixedNetwork(models.build("small", classes=classes, in_channels=channels))
+        if model.name != "genotype":
+            name = model.network or model.name
+            return FixedNetwork(models.build(name, classes=classes, in_channels=channels))
         genotype = load_genotype(Path(str(model.genotype)))
         return FixedNetwork(
             Network(genotype, model.channels, model.cells, classes, channels, model.stem)

@@ -33,6 +33,18 @@ POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
 """What train.compare names. "default" is crop, flip and cutout as data.* has them, which found,
 trivial_augment and rand_augment have too; "none" leaves even these out."""
 
+FIXED = (
+    "small",
+    "wide_resnet_40_2",
+    "wide_resnet_28_10",
+    "shake_shake_32d",
+    "shake_shake_96d",
+    "shake_shake_112d",
+    "pyramidnet_272",
+    "torchvision",
+)
+"""What model=NAME may be beside supernet and genotype: networks whose sizes are their own."""
+
 ANY_SIZE = ("folder", "shards", "stream")
 """What data.* may name whose images are of any size."""
 
@@ -165,15 +177,19 @@ class Model:
     cells: int
     stem: str
     genotype: str | None
+    network: str | None
 
     def __post_init__(self) -> None:
-        check(self, "model", one_of("supernet", "small", "genotype"), "name")
+        check(self, "model", one_of("supernet", "genotype", *FIXED), "name")
         check(self, "model", one_of("cifar", "imagenet"), "stem")
         check(self, "model", COUNT, "channels")
-        check(self, "model", COUNT if self.name == "small" else CELLS, "cells")
+        check(self, "model", COUNT if self.name in FIXED else CELLS, "cells")
         if self.genotype is not None and self.name != "genotype":
             wanted = f"null, as model={self.name}; add model=genotype"
             refuse("model.genotype", self.genotype, wanted)
+        if self.network is not None and self.name != "torchvision":
+            wanted = f"null, as model={self.name}; add model=torchvision"
+            refuse("model.network", self.network, wanted)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -375,13 +391,19 @@ class Config:
 
     def _check_search(self) -> None:
         if self.search.target == "policy" and self.model.name == "supernet":
-            wanted = "small or genotype, as search.target=policy searches on a fixed network"
+            known = ", ".join(("genotype", *FIXED))
+            wanted = f"one of {known}, as search.target=policy searches on a fixed network"
             refuse("model", self.model.name, wanted)
         if self.search.target != "policy" and self.model.name != "supernet":
             refuse("model", self.model.name, f"supernet, as search.target={self.search.target}")
         if self.model.name == "genotype" and self.model.genotype is None:
             wanted = "an architecture, as model=genotype: model.genotype=runs/…/result.json"
             refuse("model.genotype", None, wanted)
+        if self.model.name == "torchvision" and self.model.network is None:
+            wanted = "a name, as model=torchvision: model.network=resnet50"
+            refuse("model.network", None, wanted)
+        if self.model.name == "torchvision" and self.data.channels != 3:
+            refuse("data.channels", self.data.channels, "3, as torchvision's networks take colour")
         if self.policy.fixed is not None and self.search.target != "architecture":
             wanted = f"null, as search.target={self.search.target} searches for the policy"
             refuse("policy.fixed", self.policy.fixed, wanted)

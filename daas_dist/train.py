@@ -245,7 +245,7 @@ class Training:
         labels = read.labels.to(self.device, non_blocking=True)
         # Drop-path ramps up linearly (peer: DARTS).
         share = self.settings.drop_path * self.epoch / self.settings.epochs
-        self.network.set_drop_path(share, stream(self.row.seed, "drop-path", step))
+        models.set_noise(self.network, share, stream(self.row.seed, "drop-path", step))
         loss, whole, logits = self._losses(images, labels)
         if not bool(whole.isfinite()):
             raise FloatingPointError(

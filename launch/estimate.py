@@ -67,7 +67,8 @@ def disk(config: Config) -> int:
 
     classes = 1000  # at most, and nothing beside the rest
     genotype = random_genotype(torch.Generator())  # any: they differ by a factor of two
-    with torch.device("meta"):
+    # torchvision computes some of its networks' widths by tensors.
+    with torch.device("meta" if config.model.network is None else "cpu"):
         if config.kind == "search" and config.model.name != "genotype":
             network: torch.nn.Module = build_network(config, classes)
         else:

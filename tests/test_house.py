@@ -7,6 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
     {
+        "attention",
         "augment",
         "space",
         "rng",

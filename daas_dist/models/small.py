@@ -44,13 +44,15 @@ class FixedNetwork(nn.Module):
 
     Every batch norm of the copy uses the batch's statistics, in evaluation too, and keeps no
     buffers: a functional forward then has no side effect and forward-mode AD sees the statistics.
+    The copy is in evaluation, where dropout, drop-path, Shake-Shake and ShakeDrop are at their
+    expectations (ours): a policy's reward must not depend on noise that is not its own.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         # A copy, because the replacement drops the running statistics in place, and the caller's
         # module may be one that still has to be evaluated.
-        self.module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(module))
+        self.module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(module).eval())
 
     def active(self, genotype: Genotype | None = None) -> list[str]:
         """Names of all parameters."""
