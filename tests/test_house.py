@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
     {
         "augment",
+        "color_jitter",
         "space",
         "rng",
         "board",
@@ -18,8 +19,8 @@ FLOORS = [
         "slurm",
         "rules",
     },
-    {"policy"},
-    {"daas", "transform"},
+    {"policy", "evaluation", "optimiser"},
+    {"daas", "transform", "inputs"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result", "deal", "shards"},
