@@ -36,7 +36,7 @@ def color_jitter(
     """
     batch = len(images) * part.of
     uniform_N4 = part.take(torch.rand(batch, 4, generator=generator, dtype=torch.float64))
-    order_N4 = part.take(torch.rand(batch, 4, generator=generator).argsort(1, stable=True))
+    order_N4 = part.take(torch.rand(batch, 4, generator=generator).argsort(1))
     brightness, contrast, saturation, hue = strengths
     factors = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)]
     low_4, high_4 = torch.tensor([*factors, (-hue, hue)], dtype=torch.float64).unbind(1)
