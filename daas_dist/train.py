@@ -306,6 +306,10 @@ class Training:
             "multiply_adds": multiply_adds,
             "seconds": self.seconds,
             "epochs": self.settings.epochs,
+            "data": {
+                "classes": list(self.data.train.classes),
+                "shape": list(self.data.train.shape),
+            },
         }
 
 
