@@ -7,7 +7,7 @@ inputs.py, how its learning rate moves in schedules.py, what its tests count in 
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -336,7 +336,7 @@ def _network(config: Config, data: DataSet, row: Row) -> nn.Module:
 
 
 @contextmanager
-def _weights_of(row: Row) -> Iterator[None]:
+def _weights_of(row: Row) -> Generator[None]:
     """What a network draws inside, from torch's own generator, is the row's first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(row.seed, "training-weights").initial_seed())

@@ -23,7 +23,7 @@ def test_two_nesterov_steps_are_the_formula_and_norms_decay_or_not(
     optimiser = sgd(
         made, 0.1, momentum=0.9, nesterov=True, weight_decay=0.03, decay_norms=decay_norms
     )
-    expected, velocity = [p.detach().clone() for p in made.parameters()], [0.0] * 6
+    expected, velocity = [p.detach().clone() for p in made.parameters()], [torch.zeros(())] * 6
     for step in gradients:
         for p, gradient in zip(made.parameters(), step, strict=True):
             p.grad = gradient.clone()
