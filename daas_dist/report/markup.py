@@ -163,7 +163,6 @@ td{vertical-align:baseline}
 .grid th,.grid td{padding:1px 2px;border:0}
 .grid td:first-child{white-space:nowrap;padding-right:10px}
 .grid th:not(:first-child){text-align:center;padding-bottom:5px}
-.classes td:first-child{overflow-wrap:anywhere}
 .classes td:nth-child(2){white-space:nowrap}
 .heat{display:block;text-align:center;border-radius:4px;padding:2px 4px;font-size:13px;
 min-width:46px}
