@@ -1,8 +1,8 @@
 """The one door for configuration: YAML and overrides in, a typed and checked Config out.
 
-`load` composes configs/ by Hydra (stage, data, model, preset); `load_frozen` reads the config.yaml
-of a run directory and never configs/. Whatever is wrong (a misspelt key, a wrong type, a value that
-is impossible) is a ConfigError of one sentence that names the key, its value and what is allowed.
+`load` composes configs/ by Hydra (the choices of GROUPS); `load_frozen` reads the config.yaml of a
+run directory and never configs/. Whatever is wrong (a misspelt key, a wrong type, a value that is
+impossible) is a ConfigError of one sentence that names the key, its value and what is allowed.
 """
 
 import difflib
@@ -27,11 +27,11 @@ from daas_dist.schema import Config
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
-GROUPS = ("stage", "data", "model", "preset")
+GROUPS = ("stage", "data", "model", "recipe", "preset")
 BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 UNREAD = {
-    "search": ("train",),
+    "search": ("train", "recipe", "data.color_jitter", "data.lighting"),
     "train": (
         "search",
         "policy",

@@ -248,9 +248,11 @@ class Policy:
         applied_NK = uniform_2NK[1] < _at(self.application, self.parameters, operation_NK)
         return Draws(operation_NK, applied_NK, _at(self.magnitude, self.parameters, operation_NK))
 
-    def apply(self, images_u8: Tensor, generator: torch.Generator) -> Tensor:
+    def apply(self, images_u8: Tensor, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         """Draw a policy for every image of (N, C, H, W) and apply it."""
-        return apply(images_u8, self.draw(len(images_u8), generator), generator, self.ranges)
+        drawn = self.draw(len(images_u8) * part.of, generator)
+        draws = Draws(*(part.take(each) for each in drawn))
+        return apply(images_u8, draws, generator, self.ranges, part)
 
     def weights(self) -> Tensor:
         """Probability × application of each operation in each slot: (K, O)."""

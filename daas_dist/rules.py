@@ -39,6 +39,14 @@ PARTS: Rule = (
     lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
     "two shares of the area, least and most, above 0 and at most 1",
 )
+JITTER: Rule = (
+    lambda v: len(v) == 4 and all(0 <= s < inf for s in v) and v[3] <= 0.5,
+    "brightness, contrast, saturation and hue, each 0 or more, hue at most 0.5",
+)
+MILESTONES: Rule = (
+    lambda v: v and v[0] >= 1 and all(a < b for a, b in zip(v, v[1:], strict=False)),
+    "one or more epochs from 1 on, each after the one before it",
+)
 DISTINCT: Rule = (lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
 
 

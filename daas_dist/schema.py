@@ -13,6 +13,8 @@ from daas_dist.rules import (
     DECAY,
     DISTINCT,
     FINITE,
+    JITTER,
+    MILESTONES,
     NATURAL,
     NOT_NEGATIVE,
     OPEN_SHARE,
@@ -27,11 +29,13 @@ from daas_dist.rules import (
     one_of,
     refuse,
 )
+from daas_dist.schedules import CURVES, TAIL
 
 ARCHITECTURES = ("found", "random")
-POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
-"""What train.compare names. "default" is crop, flip and cutout as data.* has them, which found,
-trivial_augment and rand_augment have too; "none" leaves even these out."""
+POLICIES = ("found", "default", "trivial_augment", "rand_augment", "auto_augment", "none")
+"""What train.compare names. "default" is crop, flip, colour jitter, lighting and cutout as data.*
+has them, which all but "none" have too; "none" leaves even these out. Beside ARCHITECTURES it
+names FIXED networks, and torchvision's by their names there."""
 
 FIXED = (
     "small",
@@ -49,6 +53,13 @@ ANY_SIZE = ("folder", "shards", "stream")
 """What data.* may name whose images are of any size."""
 
 
+def in_torchvision(name: str) -> bool:
+    """Whether torchvision has a classification network by that name."""
+    from torchvision import models  # takes a second: only for a name that is none of ours
+
+    return name in models.list_models(module=models)
+
+
 @dataclass(kw_only=True, slots=True)
 class Data:
     name: str
@@ -63,6 +74,8 @@ class Data:
     test_resize: int | None
     flip: bool
     cutout: int
+    color_jitter: list[float] | None
+    lighting: float | None
     mean: list[float] | None
     std: list[float] | None
     val_share: float
@@ -86,7 +99,8 @@ class Data:
         check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
         check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files", "workers")
         check(self, "data", PARTS, "crop_scale")
-        check(self, "data", POSITIVE, "cache_gb")
+        check(self, "data", JITTER, "color_jitter")
+        check(self, "data", POSITIVE, "cache_gb", "lighting")
         check(self, "data", OPEN_SHARE, "val_share")
         check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
         each = f"{self.channels} numbers, as data.channels={self.channels}"
@@ -96,6 +110,8 @@ class Data:
         if (self.mean is None) != (self.std is None):
             wanted = "null, as data.mean is null" if self.std else "numbers, as data.mean has them"
             refuse("data.std", self.std, wanted)
+        if self.lighting is not None and self.channels != 3:
+            refuse("data.lighting", self.lighting, "null, as data.channels=1: it is of colours")
         self._check_source()
 
     def _check_source(self) -> None:
@@ -319,16 +335,28 @@ class Train:
     auxiliary_weight: float
     drop_path: float
     learning_rate: float
+    schedule: str
+    schedule_by: str
+    milestones: list[int] | None
+    warmup_epochs: int
+    warmup_multiplier: float | None
     momentum: float
+    nesterov: bool
     weight_decay: float
-    clip: float
+    decay_norms: bool
+    clip: float | None
     label_smoothing: float
 
     def __post_init__(self) -> None:
-        rows = [f"{a}/{p}" for a in ARCHITECTURES for p in POLICIES]
+        networks = (*ARCHITECTURES, *(name for name in FIXED if name != "torchvision"))
         for row in self.compare:
-            if row not in rows:
-                refuse("train.compare", self.compare, "a list of some of " + ", ".join(rows))
+            architecture, _, policy = row.partition("/")
+            if policy not in POLICIES or not (
+                architecture in networks or in_torchvision(architecture)
+            ):
+                wanted = f"a list of ARCHITECTURE/POLICY, of {', '.join(networks)} or a network of "
+                wanted += f"torchvision's, and {', '.join(POLICIES)}"
+                refuse("train.compare", self.compare, wanted)
         if self.policy_result is not None and self.result is None:
             wanted = "null, as train.result is null: it stands in for that one's policy"
             refuse("train.policy_result", self.policy_result, wanted)
@@ -339,6 +367,28 @@ class Train:
         check(self, "train", POSITIVE, "learning_rate", "clip")
         check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
         check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
+        check(self, "train", one_of(*CURVES), "schedule")
+        check(self, "train", one_of("epoch", "step"), "schedule_by")
+        check(self, "train", MILESTONES, "milestones")
+        check(self, "train", NATURAL, "warmup_epochs")
+        check(self, "train", POSITIVE, "warmup_multiplier")
+        if self.nesterov and not self.momentum:
+            refuse("train.nesterov", True, "false, as train.momentum=0.0")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if (self.milestones is None) == (self.schedule == "steps"):
+            wanted = "epochs as [90, 180, 240]" if self.milestones is None else "null"
+            wanted += f", as train.schedule={self.schedule}"
+            refuse("train.milestones", self.milestones, wanted)
+        if self.schedule == "linear" and self.epochs <= TAIL:
+            wanted = f"cosine or steps, as its end alone takes {TAIL} of train.epochs={self.epochs}"
+            refuse("train.schedule", self.schedule, wanted)
+        if self.warmup_epochs > self.epochs:
+            refuse("train.warmup_epochs", self.warmup_epochs, f"at most train.epochs={self.epochs}")
+        if self.warmup_multiplier is not None and not self.warmup_epochs:
+            wanted = "null, as train.warmup_epochs=0"
+            refuse("train.warmup_multiplier", self.warmup_multiplier, wanted)
 
 
 @dataclass(kw_only=True, slots=True)

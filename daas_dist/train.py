@@ -1,13 +1,14 @@
 """Training from scratch: what was found, beside baselines, under the same recipe (paper, Sec. 5).
 
 A row of the comparison is an architecture, a policy and a seed. One rank trains a whole row, and
-what comes out does not depend on how many ranks there are.
-
-Order of the input: crop and flip, the policy, normalise, cutout (peer: DADA's evaluation).
+what comes out does not depend on how many ranks there are. What a network sees of an image is in
+inputs.py, how its learning rate moves in schedules.py, what its tests count in evaluation.py.
 """
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
-from daas_dist import augment, checkpoint, models
+from daas_dist import checkpoint, evaluation, inputs, models, optimiser
 from daas_dist.config import Config, ConfigError
 from daas_dist.dataset import (
     DataSet,
@@ -34,13 +35,17 @@ from daas_dist.models.network import Network
 from daas_dist.result import load_genotype, load_policy, read
 from daas_dist.rng import WHOLE, stream
 from daas_dist.runlog import RunLog, read_metrics, write_json
-from daas_dist.schedules import cosine
+from daas_dist.schedules import Schedule, learning_rate
+from daas_dist.schema import ANY_SIZE, ARCHITECTURES, Train
 from daas_dist.space import random_genotype
 from daas_dist.stopping import REASONS, Stop
 from daas_dist.watch import plain_line
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""(uint8 images [N, C, H, W], CPU generator) -> uint8 [N, C, H, W]."""
+PLAIN: dict[str, Any] = {
+    "crop_padding": 0, "crop_scale": None, "flip": False, "color_jitter": None, "lighting": None,
+    "cutout": 0,
+}  # fmt: skip
+"""data.* of the policy "none"."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +150,15 @@ def _train(data: DataSet, row: Row, job: Job) -> dict[str, Any] | None:
             metrics = None if job.stop.asked() else training.train_epoch(watchdog.beat, job.stop)
             replaced = tell_replaced(training.feed, replaced, log)
             if metrics is not None:
+                write_json(folder / "evaluation.json", training.evaluation.document())
                 log.metric(metrics)
                 print(f"{row.name}: {plain_line(metrics)}", flush=True)
             training.save(folder / "checkpoints")
             if metrics is None:
                 return None
-    result = training.result([metrics["test_accuracy"] for metrics in read_metrics(folder)])
+    result = training.result(
+        read_metrics(folder), json.loads((folder / "evaluation.json").read_text())
+    )
     write_json(folder / "result.json", result)
     return result
 
@@ -160,17 +168,26 @@ class Training:
 
     def __init__(self, config: Config, data: DataSet, row: Row, device: torch.device) -> None:
         self.settings, self.data, self.row, self.device = config.train, data, row, device
-        plain = {"crop_padding": 0, "crop_scale": None, "flip": False, "cutout": 0}
-        self.images = replace(config.data, **plain) if row.policy == "none" else config.data
-        self.augmented = _augmentation(config, row.policy)
+        self.images = replace(config.data, **PLAIN) if row.policy == "none" else config.data
+        self.inputs = inputs.Inputs(
+            _policy(config, row.policy),
+            self.images.color_jitter,
+            self.images.lighting,
+            data.mean,
+            data.std,
+            self.images.cutout,
+        )
         network = _network(config, data, row).to(device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=self.settings.learning_rate,
+        self.optimiser = optimiser.sgd(
+            self.network,
+            self.settings.learning_rate,
             momentum=self.settings.momentum,
+            nesterov=self.settings.nesterov,
             weight_decay=self.settings.weight_decay,
+            decay_norms=self.settings.decay_norms,
         )
+        self.schedule = schedule_of(self.settings)
         self.feed = open_feed(
             self.images,
             {"training": data.train},
@@ -209,9 +226,6 @@ class Training:
         """Train an epoch, or the rest of one, and test: a line of metrics.jsonl; None if it was
         stopped between two steps. beat is called at every step."""
         began, first = time.monotonic(), self.step
-        rate = cosine(self.settings.learning_rate, 0.0, self.epoch / self.settings.epochs)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         self.network.train()
         steps = self.batches.steps_per_epoch
         while self.step < (self.epoch + 1) * steps:
@@ -222,7 +236,7 @@ class Training:
             beat()
         trained = time.monotonic() - began
         train_loss, train_accuracy = (self.sums / steps).tolist()
-        test_loss, test_accuracy = self.evaluate(beat)
+        self.evaluation = self.evaluate(beat)
         self.epoch += 1
         self.sums = torch.zeros(2)
         self.seconds += time.monotonic() - began
@@ -230,18 +244,20 @@ class Training:
             "epoch": self.epoch,
             "epochs": self.settings.epochs,
             "time": time.time(),
-            "learning_rate": rate,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
+            **self.evaluation.metrics(),
             "images_per_second": (self.step - first) * self.settings.batch_size / trained,
         }
 
     def train_step(self) -> None:
         step = self.step
         read = self.feed.batch(step)["training"]
-        images = self._input(read.images.to(self.device, non_blocking=True), step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.schedule, step / self.batches.steps_per_epoch)
+        images = self.inputs(read.images.to(self.device, non_blocking=True), self.row.seed, step)
+        images = images.contiguous(memory_format=torch.channels_last)
         labels = read.labels.to(self.device, non_blocking=True)
         # Drop-path ramps up linearly (peer: DARTS).
         share = self.settings.drop_path * self.epoch / self.settings.epochs
@@ -253,20 +269,12 @@ class Training:
             )
         self.optimiser.zero_grad()
         whole.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
         accuracy = (logits.argmax(-1) == labels).float().mean()
         self.sums = self.sums + torch.stack([loss.detach(), accuracy]).cpu()
         self.step += 1
-
-    def _input(self, images_u8: Tensor, step: int) -> Tensor:
-        """What the network sees of a batch that was cut."""
-        generator = stream(self.row.seed, "training-augment", step)
-        images_u8 = self.augmented(images_u8, generator)
-        images = augment.normalise(images_u8, self.data.mean, self.data.std)
-        if self.images.cutout:
-            images = augment.cutout_square(images, self.images.cutout, generator)
-        return images.contiguous(memory_format=torch.channels_last)
 
     def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, loss with the auxiliary head's, logits)."""
@@ -280,72 +288,83 @@ class Training:
         return loss, loss + self.settings.auxiliary_weight * beside, logits
 
     @torch.no_grad()
-    def evaluate(self, beat: Callable[[], None]) -> tuple[float, float]:
-        """Mean loss and accuracy on the test images, each counted once; beat at every batch."""
+    def evaluate(self, beat: Callable[[], None]) -> evaluation.Evaluation:
+        """On the test images, each counted once; beat at every batch."""
         self.network.eval()
-        total = torch.zeros(2)
-        data, size = self.data, self.settings.batch_size
-        for images, labels in read_tests(self.feed, data.test, size):
-            inputs = augment.normalise(images.to(self.device), data.mean, data.std)
-            logits = self.network(inputs.contiguous(memory_format=torch.channels_last)).cpu()
-            loss = cross_entropy(logits, labels, reduction="sum")
-            total += torch.stack([loss, (logits.argmax(-1) == labels).sum()])
+        classes = len(self.data.train.classes)
+        total = torch.zeros(evaluation.size(classes), dtype=torch.float64)
+        for images, labels in read_tests(self.feed, self.data.test, self.settings.batch_size):
+            tested = self.inputs.test(images.to(self.device))
+            logits = self.network(tested.contiguous(memory_format=torch.channels_last))
+            total += evaluation.sums(logits, labels.to(self.device)).cpu()
             beat()
-        mean = (total / len(data.test)).tolist()
-        return mean[0], mean[1]
+        return evaluation.numbers(total, classes)
 
-    def result(self, test_accuracies: list[float]) -> dict[str, Any]:
-        """A row of comparison.json, from the accuracy after each epoch."""
+    def result(self, lines: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
+        """A row of comparison.json: from its metrics, and the evaluation after the last epoch."""
         parameters, multiply_adds = models.cost(self.network, self.data.train.shape)
-        best = max(test_accuracies)
         return {
             "architecture": self.row.architecture,
             "policy": self.row.policy,
             "seed": self.row.seed,
-            "last": test_accuracies[-1],
-            "best": best,
-            "best_epoch": test_accuracies.index(best) + 1,
+            **evaluation.summary(lines, last),
             "parameters": parameters,
             "multiply_adds": multiply_adds,
             "seconds": self.seconds,
             "epochs": self.settings.epochs,
+            "data": {
+                "classes": list(self.data.train.classes),
+                "shape": list(self.data.train.shape),
+            },
         }
 
 
-def _network(config: Config, data: DataSet, row: Row) -> Network:
+def _network(config: Config, data: DataSet, row: Row) -> nn.Module:
     settings = config.train
+    classes, in_channels = len(data.train.classes), data.train.shape[0]
+    if row.architecture not in ARCHITECTURES:
+        with _weights_of(row):
+            return models.build(row.architecture, classes=classes, in_channels=in_channels)
     if row.architecture == "found":
         genotype = load_genotype(Path(str(settings.result)))
     else:
         genotype = random_genotype(stream(row.seed, "random-architecture"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(row.seed, "training-weights").initial_seed())
+    with _weights_of(row):
         return Network(
             genotype,
             settings.channels,
             settings.cells,
-            len(data.train.classes),
-            data.train.shape[0],
+            classes,
+            in_channels,
             config.model.stem,
             auxiliary=settings.auxiliary_weight > 0,
         )
 
 
-def _augmentation(config: Config, policy: str) -> Augmentation:
-    """What a policy adds to crop, flip and cutout: nothing for "default" and "none"."""
-    if policy == "found":
-        return load_policy(Path(str(config.train.policy_result or config.train.result))).apply
-    if policy in ("default", "none"):
-        return lambda images_u8, _: images_u8
-    baselines = {"trivial_augment": v2.TrivialAugmentWide, "rand_augment": v2.RandAugment}
-    transform = baselines[policy]()
+@contextmanager
+def _weights_of(row: Row) -> Generator[None]:
+    """What a network draws inside, from torch's own generator, is the row's first weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(row.seed, "training-weights").initial_seed())
+        yield
 
-    # torchvision's policies draw from torch's own generator, one policy a call. For 96 images that
-    # is 16 ms (TrivialAugment) to 44 ms (RandAugment, 3 channels) on one CPU core, where a training
-    # step of 5 cells of 8 channels takes 300 ms and one of 20 cells of 36 channels 10 s.
-    def each_image(images_u8: Tensor, generator: torch.Generator) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return torch.stack([transform(image) for image in images_u8])
 
-    return each_image
+def _policy(config: Config, name: str) -> inputs.ImagePolicy:
+    found = None
+    if name == "found":
+        found = load_policy(Path(str(config.train.policy_result or config.train.result)))
+    natural = config.data.name in ANY_SIZE
+    which = v2.AutoAugmentPolicy.IMAGENET if natural else v2.AutoAugmentPolicy.CIFAR10
+    return inputs.named_policy(name, found, which)
+
+
+def schedule_of(settings: Train) -> Schedule:
+    return Schedule(
+        curve=settings.schedule,
+        start=settings.learning_rate,
+        epochs=settings.epochs,
+        by_step=settings.schedule_by == "step",
+        milestones=tuple(settings.milestones or ()),
+        warmup_epochs=settings.warmup_epochs,
+        warmup_multiplier=settings.warmup_multiplier,
+    )

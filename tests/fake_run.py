@@ -3,11 +3,13 @@
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from daas_dist.evaluation import numbers, summary, sums
 from daas_dist.report.samples import Samples
 from daas_dist.rng import stream
 from daas_dist.space import EDGES, KINDS, OPERATIONS, derive, edges_into
@@ -228,6 +230,17 @@ def pictures(count: int, size: int = 28, channels: int = 3) -> Samples:
     return Samples.draw(images.to(torch.uint8), augment, stream(0, "fake", "samples"), draws=5)
 
 
+def evaluation(seed: int, level: float, classes: int) -> dict[str, Any]:
+    """Of 2,000 images: classes of different difficulty, a network that is too sure of itself."""
+    generator = stream(seed, "fake", "evaluation", f"{level:.4f}")
+    labels = torch.randint(classes, (2000,), generator=generator)
+    logits = torch.randn(2000, classes, generator=generator)
+    hardness = torch.linspace(0, 2.5, classes)[labels]
+    logits[torch.arange(2000), labels] += 4.5 - hardness
+    logits[torch.arange(2000), (labels + 1) % classes] += 1.5
+    return numbers(sums(3.0 * logits, labels), classes).document()
+
+
 GROUPS = (
     ("found", "found", 0.9402), ("found", "default", 0.9361), ("found", "trivial_augment", 0.9388),
     ("random", "found", 0.9345), ("random", "default", 0.9309),
@@ -242,6 +255,9 @@ def training(
     seeds: int = 3,
     gain: float = 0.0,
     epochs: int = 30,
+    classes: Sequence[str] = CLASSES,
+    shape: Sequence[int] = (1, 28, 28),
+    throughput: bool = False,
 ) -> Path:
     """A comparison of 5 groups; unfinished or failed: the last group stands at half its epochs."""
     path.mkdir(parents=True, exist_ok=True)
@@ -262,20 +278,29 @@ def training(
                     "train_accuracy": 0.98 - 0.6 * math.exp(-5 * part),
                     "test_loss": 0.2 + math.exp(-5 * part),
                     "test_accuracy": reached - 0.35 * math.exp(-6 * part) + jitter,
+                    "test_top5": 0.99 - 0.1 * math.exp(-6 * part) if len(classes) > 5 else None,
+                    "test_calibration_error": 0.03 + 0.01 * seed,
                     "images_per_second": 930.0 + epoch,
                 })  # fmt: skip
             folder = path / "trainings" / f"{architecture}-{policy}-seed{seed}"
             folder.mkdir(parents=True)
             _write_lines(folder / "metrics.jsonl", metrics)
+            document = evaluation(seed, level, len(classes))
+            (folder / "evaluation.json").write_text(json.dumps(document))
             if complete:
-                accuracies = [row["test_accuracy"] for row in metrics]
-                best = max(accuracies)
                 comparison.append({
                     "architecture": architecture, "policy": policy, "seed": seed,
-                    "last": accuracies[-1], "best": best, "best_epoch": accuracies.index(best) + 1,
-                    "parameters": 3_349_342, "multiply_adds": 528_411_000,
+                    **summary(metrics, document),
+                    "parameters": 3_349_342,
+                    "multiply_adds": 698_000_000 if shape[-1] >= 224 else 528_411_000,
                     "seconds": 1800.0 + seed, "epochs": epochs,
+                    "data": {"classes": list(classes), "shape": list(shape)},
                 })  # fmt: skip
+                if throughput:
+                    comparison[-1]["throughput"] = {
+                        "images_per_second": 5120.0 + 100 * seed, "peak_memory_mb": 10_240.0,
+                        "ranks": 8, "engine": "ddp",
+                    }  # fmt: skip
     document = {
         "schema": 1, "kind": "training", "rows": comparison,
         "search": None if result is None else str(result),

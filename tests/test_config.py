@@ -39,7 +39,7 @@ def test_every_stage_composes_under_every_preset(stage: str, preset: str) -> Non
 
 def test_the_groups_on_disk_are_the_known_ones() -> None:
     assert {path.name for path in door.directory().iterdir()} == {
-        *("stage", "data", "model", "preset"),
+        *("stage", "data", "model", "recipe", "preset"),
         *("cluster", "experiment"),  # of launch/, and no part of a Config
         "config.yaml",
     }
@@ -232,10 +232,22 @@ def test_an_impossible_value_says_what_is_possible(overrides: str, expected: str
         ("train.drop_path=1", "train.drop_path=1.0 is not possible"),
         ("train.auxiliary_weight=-1", "expected a number of 0 or more"),
         ("train.cells=1", "train.cells=1 is not possible"),
+        ("train.schedule=step", "train.schedule=step is not possible: expected one of cosine, lin"),
+        ("train.schedule=steps", "expected epochs as [90, 180, 240], as train.schedule=steps"),
+        ("train.milestones=[3]", "expected null, as train.schedule=cosine"),
+        ("train.milestones=[3,3]", "one or more epochs from 1 on, each after the one before it"),
+        ("train.schedule=linear", "its end alone takes 5 of train.epochs=4"),
+        ("train.warmup_epochs=5", "train.warmup_epochs=5 is not possible: expected at most train"),
+        ("train.warmup_multiplier=4", "expected null, as train.warmup_epochs=0"),
+        ("train.nesterov=true train.momentum=0", "expected false, as train.momentum=0.0"),
+        ("data.color_jitter=[0.4,0.4,0.4]", "brightness, contrast, saturation and hue, each 0"),
+        ("data.color_jitter=[0,0,0,0.6]", "hue at most 0.5"),
+        ("data.lighting=0.1", "expected null, as data.channels=1: it is of colours"),
     ],
 )
 def test_an_impossible_training_says_what_is_possible(override: str, expected: str) -> None:
-    assert expected in message("stage=train_fashion", "train.result=r.json", override)
+    text = message("stage=train_fashion", "train.result=r.json", *override.split(" "))
+    assert expected in text
 
 
 def test_training_what_was_found_needs_the_result() -> None:
@@ -261,6 +273,8 @@ def test_training_what_was_found_needs_the_result() -> None:
         ("data.name=cifar10", "data.name comes with its group: use data=NAME"),
         ("kind=train", "kind comes with its group: use stage=NAME"),
         ("train.epochs=3", "train.epochs has no effect: stage=search_fashion is a search"),
+        ("recipe=resnet_50", "recipe has no effect: stage=search_fashion is a search"),
+        ("data.lighting=0.1", "data.lighting has no effect: stage=search_fashion is a search"),
     ],
 )
 def test_what_is_no_override_says_how_to_write_one(override: str, expected: str) -> None:

@@ -9,6 +9,7 @@ FLOORS = [
     {
         "attention",
         "augment",
+        "color_jitter",
         "space",
         "rng",
         "board",
@@ -20,8 +21,8 @@ FLOORS = [
         "rules",
         "published",
     },
-    {"policy"},
-    {"daas", "transform"},
+    {"policy", "evaluation", "optimiser"},
+    {"daas", "transform", "inputs"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result", "deal", "shards"},

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from daas_dist.policy import Policy, all_policies
-from daas_dist.report import cells, compare, markup, pictures, policy, write
+from daas_dist.report import cells, compare, markup, pictures, policy, tested, write
 from daas_dist.report.record import Run, read_rows
 from daas_dist.report.samples import Samples
 
@@ -374,3 +374,86 @@ def test_samples_return_as_they_were_saved(tmp_path: Path) -> None:
     assert back is not None and torch.equal(back.after_MNCHW, made.after_MNCHW)
     with pytest.raises(ValueError, match="should be draws of"):
         Samples(made.before_NCHW[:2], made.after_MNCHW)
+
+
+@pytest.fixture(scope="module")
+def many_classes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    """120 classes of 224 pixels, one of which wants to be a script."""
+    names = [*(f"class number {c}" for c in range(119)), HOSTILE]
+    path = fake_run.training(
+        tmp_path_factory.mktemp("runs") / "many", epochs=4, seeds=2, classes=names,
+        shape=(3, 224, 224), throughput=True,
+    )  # fmt: skip
+    return path, read([path])
+
+
+def test_the_page_tells_top_5_calibration_speed_and_the_mobile_setting(
+    many_classes: tuple[Path, Page],
+) -> None:
+    path, page = many_classes
+    rows = json.loads((path / "comparison.json").read_text())["rows"]
+    found = [row for row in rows if row["architecture"] == row["policy"] == "found"]
+    mean = sum(row["last_top5"] for row in found) / 2
+    assert f"{100 * mean:.2f} ± 0.00 %" in page.text
+    errors = [row["calibration_error"] for row in found]
+    spread = abs(errors[0] - errors[1]) / math.sqrt(2)
+    assert f"{50 * sum(errors):.2f} ± {100 * spread:.2f} %" in page.text
+    assert f"expected calibration error {50 * sum(errors):.2f} %" in page.text
+    assert "8 × ddp" in page.text and "5,170" in page.text and "10,240 MB" in page.text
+    assert "698 M ▲" in page.text and "outside the mobile setting" in page.text
+    assert "above the mobile setting's 600 M" in page.text
+
+
+def test_what_no_run_tells_has_no_column(tmp_path: Path) -> None:
+    path = fake_run.training(tmp_path / "small", epochs=4, seeds=1, classes=("a", "b", "c"))
+    page = read([path])
+    for absent in ("Top-5", "Ranks × engine", "Images a second", "mobile setting", "▲"):
+        assert absent not in page.text
+    assert "Calibration error" in page.text and "Multiply-adds" in page.text
+
+
+def test_the_classes_of_many_are_the_lowest_and_the_highest_and_escaped(
+    many_classes: tuple[Path, Page],
+) -> None:
+    path, page = many_classes
+    folders = [path / "trainings" / f"found-found-seed{seed}" for seed in (0, 1)]
+    each = [json.loads((f / "evaluation.json").read_text())["class_accuracy"] for f in folders]
+    means = sorted((a + b) / 2 for a, b in zip(*each, strict=True) if None not in (a, b))
+    assert "the 12 lowest and the 4 highest of 120" in page.text
+    # The last class is the hardest, so the hostile name is among those shown, as text.
+    assert HOSTILE in page.text
+    shown = [float(x) for x in re.findall(r"(\d+\.\d) %", page.text.split("Class by class")[1])]
+    assert shown == [float(f"{100 * mean:.1f}") for mean in (*means[:12], *means[-4:])]
+
+
+def test_seeds_are_put_together_in_the_reliability_diagram_and_the_classes() -> None:
+    documents = [fake_run.evaluation(seed, 0.9, 9) for seed in (0, 1, 2)]
+    pooled = tested.pooled_bins(documents)
+    assert pooled[:, 0].sum() == 3 * 2000
+    right = sum(d["class_images"][c] * d["class_accuracy"][c] for d in documents for c in range(9))
+    assert pooled[:, 1].sum() == pytest.approx(right)
+    rows = tested.class_rows(documents, fake_run.CLASSES)
+    assert [row.mean for row in rows] == sorted(row.mean for row in rows)
+    for row in rows:
+        c = fake_run.CLASSES.index(row.name)
+        taken = [sum(d["confusion"][c][o] for d in documents) for o in range(9)]
+        images, taken[c] = sum(taken), 0
+        most = max(range(9), key=lambda o: taken[o])
+        assert row.taken_for == (fake_run.CLASSES[most], pytest.approx(taken[most] / images))
+
+
+def test_a_found_policy_on_a_fixed_network_leads_those_on_the_same_network() -> None:
+    def group(architecture: str, policy: str, last: float) -> compare.Group:
+        row = compare.Trained(architecture, policy, 0, last, last, 9, 9)
+        return compare.Group("", architecture, policy, (row,))
+
+    wide, plain = (
+        group("wide_resnet_40_2", "found", 0.96),
+        group("wide_resnet_40_2", "default", 0.97),
+    )
+    other, random = group("small", "default", 0.98), group("random", "found", 0.99)
+    assert compare.leading([plain, wide, other, random]) == wide
+    assert compare.rivals(wide, [plain, wide, other, random]) == [plain]
+    searched = group("found", "found", 0.90)
+    assert compare.leading([plain, wide, searched]) == searched
+    assert compare.rivals(searched, [plain, wide, searched]) == [plain, wide]

@@ -1,19 +1,24 @@
 """Trainings through the command line: dealt over ranks, stopped, killed, always the same rows."""
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import results
+import torch
 from damage import flip_middle
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
-from daas_dist import checkpoint, cli
+from daas_dist import augment, checkpoint, cli
 from daas_dist import config as configuration
+from daas_dist.data import Images
+from daas_dist.dataset import load_data
 from daas_dist.rng import stream
+from daas_dist.runlog import read_metrics
 from daas_dist.space import random_genotype
-from daas_dist.train import Training, run_training
+from daas_dist.train import Row, Training, run_training
 
 pytestmark = needs_fashion_mnist
 
@@ -54,6 +59,45 @@ def test_a_training_leaves_all_that_it_promises(alone: Path) -> None:
     expected = [("found", "found"), ("random", "none"), ("found", "trivial_augment")]
     assert [(row["architecture"], row["policy"]) for row in rows(alone)] == expected
     assert len({row["last"] for row in rows(alone)} | {row["best"] for row in rows(alone)}) > 1
+
+
+def test_a_recipe_on_a_fixed_network_runs_at_its_rates_and_is_evaluated_as_it_says(
+    tmp_path: Path,
+) -> None:
+    """Two steps an epoch, a warm-up of two epochs to three times the rate, by step; the numbers of
+    the last epoch from the weights that it left."""
+    config = configuration.load([
+        "stage=train_fashion", "recipe=wide_resnet_28_10", "preset=tiny", "train.epochs=3",
+        f"train.result={results.save(tmp_path)}", "train.compare=[small/found]",
+        "train.warmup_epochs=2", "train.warmup_multiplier=3", "data.cutout=8",
+        "data.color_jitter=[0.4,0.4,0.4,0.1]", "data.limit=64", "data.test_limit=96",
+        f"run_dir={tmp_path / 'run'}",
+    ])  # fmt: skip
+    run_training(config)
+    folder = tmp_path / "run" / "trainings" / "small-found-seed0"
+    curve = 0.3 * (1 + math.cos(math.pi * 0.5 / 3)) / 2
+    rates = column(folder / "metrics.jsonl", "learning_rate")
+    assert rates == pytest.approx([0.1 * 1.5, 0.1 * 2.5, curve], rel=1e-12)
+
+    data = load_data(config)
+    assert isinstance(data.test, Images)
+    training = Training(config, data, Row("small/found", 0), torch.device("cpu"))
+    training.load(folder / "checkpoints")
+    training.network.eval()
+    images = augment.normalise(data.test.central(torch.arange(96)), data.mean, data.std)
+    with torch.no_grad():
+        logits = training.network(images)
+    among = (logits.topk(5).indices == data.test.labels[:, None]).any(1)
+    line = read_metrics(folder)[-1]
+    assert line["test_top5"] == float(among.double().mean())
+    assert line["test_accuracy"] == float((logits.argmax(1) == data.test.labels).double().mean())
+    loss = torch.nn.functional.cross_entropy(logits, data.test.labels)
+    assert line["test_loss"] == pytest.approx(float(loss), rel=1e-5)
+    (row,) = rows(tmp_path / "run")
+    last = read(folder / "evaluation.json")
+    assert sum(map(sum, last["confusion"])) == last["images"] == 96
+    assert row["last_top5"] == line["test_top5"] and row["class_accuracy"] == last["class_accuracy"]
+    assert row["calibration_error"] == line["test_calibration_error"] > 0
 
 
 def test_two_ranks_train_the_same_rows(alone: Path, stage: tuple[str, ...], tmp_path: Path) -> None:

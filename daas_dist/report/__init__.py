@@ -5,6 +5,7 @@ samples.py   images before and after the found policy (written by a run, shown h
 compare.py   the training comparison: groups, spread, differences to the default policy
 cells.py     cells as graphs
 pictures.py  curves and plots, as inline SVG
+tested.py    how a trained network errs: calibration, and class by class
 policy.py    the policy as a heat map and as a ranked table
 markup.py    escaping, small blocks of HTML, the style sheet
 page.py      the page

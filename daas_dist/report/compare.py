@@ -8,7 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daas_dist.report.record import Run
+from daas_dist.report.record import Row, Run
+
+MOBILE = 600e6
+"""Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
 Figures = tuple[float, float | None]
 """A mean, and its spread or standard error (None when there is one value only)."""
@@ -32,13 +35,27 @@ class Trained:
     best: float
     epoch: int
     epochs: int
+    top5: float | None = None
+    """Of the last epoch; None for 5 classes or fewer."""
+    best_top5: float | None = None
+    calibration_error: float | None = None
     parameters: int | None = None
     multiply_adds: int | None = None
     seconds: float | None = None
+    throughput: Row | None = None
+    """images_per_second, peak_memory_mb, ranks, engine."""
+    shape: tuple[int, ...] = ()
+    """Of an image, (C, H, W)."""
 
     @property
     def finished(self) -> bool:
         return self.epoch >= self.epochs
+
+    @property
+    def above_mobile(self) -> bool:
+        """Whether it is a network for 224 pixels that the mobile setting leaves out."""
+        large = self.shape[-1:] >= (224,)
+        return large and self.multiply_adds is not None and self.multiply_adds > MOBILE
 
 
 @dataclass(frozen=True)
@@ -56,13 +73,20 @@ class Group:
     def best(self) -> Figures:
         return mean_and_deviation([row.best for row in self.rows])
 
+    def figures(self, number: str) -> Figures | None:
+        """The mean over the seeds of one of Trained's numbers, None where a seed has none."""
+        values = [getattr(row, number) for row in self.rows]
+        return None if None in values else mean_and_deviation(values)
+
     @property
     def finished(self) -> bool:
         return all(row.finished for row in self.rows)
 
 
 def trained(run: Run) -> list[Trained]:
-    """What comparison.json lists, then the trainings that are not in it yet, from their metrics."""
+    """What comparison.json lists, then the trainings that are not in it yet, from their metrics.
+
+    Rows of before there was a top-5, and of before a row told of its data, have none."""
     listed = run.comparison["rows"] if run.comparison is not None else []
     rows = [
         Trained(
@@ -73,9 +97,14 @@ def trained(run: Run) -> list[Trained]:
             best=row["best"],
             epoch=row["epochs"],
             epochs=row["epochs"],
+            top5=row.get("last_top5"),
+            best_top5=row.get("best_top5"),
+            calibration_error=row.get("calibration_error"),
             parameters=row["parameters"],
             multiply_adds=row["multiply_adds"],
             seconds=row["seconds"],
+            throughput=row.get("throughput"),
+            shape=tuple(row["data"]["shape"]) if "data" in row else (),
         )
         for row in listed
     ]
@@ -90,6 +119,8 @@ def trained(run: Run) -> list[Trained]:
                 *identity,
                 last=latest["test_accuracy"],
                 best=max(row["test_accuracy"] for row in training.metrics),
+                top5=latest.get("test_top5"),
+                calibration_error=latest.get("test_calibration_error"),
                 epoch=latest["epoch"],
                 # Listed is finished: one that reached its last epoch but is unlisted is not, yet.
                 epochs=max(latest["epochs"], latest["epoch"] + 1),
@@ -124,14 +155,25 @@ def difference(group: Group, other: Group) -> Figures:
     return mean - base, error
 
 
+def _was_found(group: Group) -> bool:
+    """Not a policy on the random architecture that what was found is to beat."""
+    return group.policy == "found" and group.architecture != "random"
+
+
 def rivals(best: Group, among: Sequence[Group]) -> list[Group]:
-    """What the found pair is to beat: the other groups of its run, as far as all are finished."""
-    if (best.architecture, best.policy) != ("found", "found") or not best.finished:
+    """What was found is to beat: the other groups of its run, as far as all are finished; where its
+    network was not searched, those on the same network."""
+    if not _was_found(best) or not best.finished:
         return []
-    return [g for g in among if g.key == best.key and g != best and g.finished]
+    others = [g for g in among if g.key == best.key and g != best and g.finished]
+    if best.architecture == "found":
+        return others
+    return [g for g in others if g.architecture == best.architecture]
 
 
 def leading(among: Sequence[Group]) -> Group | None:
-    """The group a headline is about: found architecture and policy, else the most accurate."""
-    found = [g for g in among if (g.architecture, g.policy) == ("found", "found")]
+    """The group a headline is about: found architecture and policy, else the found policy on a
+    network that was not searched, else the most accurate."""
+    found = [g for g in among if _was_found(g)]
+    found = [g for g in found if g.architecture == "found"] or found
     return max(found or among, key=lambda group: group.last()[0], default=None)

@@ -14,8 +14,6 @@ DECIDED = 1.5
 """Times its undecided weight that the first operation of a policy has, if it is said to lead."""
 LEFT_OUT = 0.2
 """Times its undecided weight below which an operation is said to be left out."""
-MOBILE = 600e6
-"""Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
 
 def kind(run: Run) -> str:
@@ -159,7 +157,7 @@ def tiles(run: Run) -> str:
     made: list[tuple[str, str, str]] = []
     best = leading(groups(run))
     if best is not None:
-        made += _trained(run, best)
+        made += _trained(best)
     if run.is_search and run.metrics:
         made.append(_validation(run))
     if run.result is not None:
@@ -181,22 +179,17 @@ def _validation(run: Run) -> tuple[str, str, str]:
     return f"{markup.percent(row['val_accuracy'])} %", "validation accuracy", note
 
 
-def _trained(run: Run, best: Group) -> list[tuple[str, str, str]]:
+def _trained(best: Group) -> list[tuple[str, str, str]]:
     note = f"{trainings.label(best)}; best epoch {markup.percent_spread(best.best())}"
     made = [(markup.percent_spread(best.last()), "test accuracy, last epoch", note)]
     first = best.rows[0]
     if first.parameters is not None and first.multiply_adds is not None:
         parameters, cost = markup.amount(first.parameters), markup.amount(first.multiply_adds)
         made.append((parameters, "parameters", "without the auxiliary head"))
-        made.append((cost, "multiply-adds", _mobile(run, first.multiply_adds)))
+        above = first.above_mobile
+        note = "above the mobile setting's 600 M" if above else "for one image"
+        made.append((cost, "multiply-adds", note))
     return made
-
-
-def _mobile(run: Run, multiply_adds: int) -> str:
-    large = run.result is not None and run.result["data"]["shape"][-1] >= 224
-    return (
-        "above the mobile setting's 600 M" if large and multiply_adds > MOBILE else "for one image"
-    )
 
 
 def genotype_of(run: Run) -> Genotype | None:

@@ -163,6 +163,7 @@ td{vertical-align:baseline}
 .grid th,.grid td{padding:1px 2px;border:0}
 .grid td:first-child{white-space:nowrap;padding-right:10px}
 .grid th:not(:first-child){text-align:center;padding-bottom:5px}
+.classes td:nth-child(2){white-space:nowrap}
 .heat{display:block;text-align:center;border-radius:4px;padding:2px 4px;font-size:13px;
 min-width:46px}
 .bar{display:inline-block;position:relative;width:64px;height:9px;border-radius:2px;

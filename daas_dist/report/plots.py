@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from daas_dist.augment import MAGNITUDES, NAMES
 from daas_dist.report.pictures import COLOUR, HUES, INK, draw
@@ -12,6 +13,9 @@ from daas_dist.space import EDGES, OPERATIONS
 
 CLEAR = 2.0
 """Standard errors from zero beyond which evidence is called clear: chance passes 1 time in 22."""
+
+FEW = 10
+"""Images of a bin below which its accuracy says little."""
 
 
 def intervals(name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Sequence[int]) -> str:
@@ -126,5 +130,34 @@ def dots(
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
 
     return draw(name, plot, (3.8, 0.7 + 0.3 * len(labels)))
+
+
+def reliability(name: str, bins_B3: np.ndarray) -> str:
+    """Accuracy of each bin of confidence against the diagonal (Guo et al. 2017, Fig. 1), a dot at
+    its mean confidence; pale where there are few. The share of the images above it. bins_B3:
+    images, right ones, sum of confidences."""
+
+    def plot(axes: Axes) -> None:
+        images, right, confidence = bins_B3.T
+        known = images > 0
+        edges = np.arange(len(images)) / len(images)
+        width = 100 / len(images)
+        accuracy = 100 * right[known] / images[known]
+        sure = 100 * confidence[known] / images[known]
+        hues = np.where(images[known] < FEW, "#e4edf6", "#a9c9e6").tolist()
+        axes.bar(100 * edges[known], accuracy, width, align="edge", color=hues,
+                 edgecolor="white", linewidth=0.8)  # fmt: skip
+        axes.plot((0, 100), (0, 100), color="#8b95a7", linewidth=0.9, linestyle=(0, (3, 2)))
+        axes.plot(sure, accuracy, "o", color=HUES[0], markersize=3.8)
+        axes.set(xlim=(0, 100), ylim=(0, 100))
+        axes.set(xlabel="confidence, %", ylabel="right, %")
+        above = axes.inset_axes((0, 1.06, 1, 0.26))
+        above.bar(100 * edges, 100 * images / images.sum(), width, align="edge", color="#8b95a7",
+                  edgecolor="white", linewidth=0.8)  # fmt: skip
+        above.set(xlim=(0, 100), ylim=(0, 100), xticks=[], yticks=[0, 50])
+        above.set_ylabel("images, %", fontsize=8)
+
+    return draw(name, plot, (3.8, 3.7))

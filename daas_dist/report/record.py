@@ -84,13 +84,17 @@ class Training:
     policy: str
     seed: int | None
     metrics: list[Row]
+    evaluation: Row | None
+    """Of the newest epoch, as evaluation.Evaluation.document has it."""
 
     @staticmethod
     def read(path: Path) -> "Training":
         named = re.fullmatch(r"([^-]+)-([^-]+)-seed(\d+)", path.name)
         architecture, policy, seed = named.groups() if named else (path.name, "", None)
         rows, _ = read_rows(path / "metrics.jsonl")
-        return Training(path.name, architecture, policy, None if seed is None else int(seed), rows)
+        number = None if seed is None else int(seed)
+        evaluation = read_document(path / "evaluation.json")
+        return Training(path.name, architecture, policy, number, rows, evaluation)
 
 
 @dataclass(frozen=True)

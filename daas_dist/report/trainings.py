@@ -1,10 +1,10 @@
 """The training comparison on the page: dots, curves, a table, and the joining with searches."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from daas_dist.report import markup, pictures, plots
-from daas_dist.report.compare import Group, difference, groups, leading, rivals
+from daas_dist.report import markup, pictures, plots, tested
+from daas_dist.report.compare import Figures, Group, difference, groups, leading, rivals
 from daas_dist.report.record import Row, Run, Training
 
 WORDS = {
@@ -13,7 +13,16 @@ WORDS = {
     "default": "default",
     "trivial_augment": "TrivialAugment",
     "rand_augment": "RandAugment",
+    "auto_augment": "AutoAugment",
     "none": "none",
+    "small": "small network",
+    "wide_resnet_40_2": "WRN-40-2",
+    "wide_resnet_28_10": "WRN-28-10",
+    "shake_shake_32d": "Shake-Shake 2×32d",
+    "shake_shake_96d": "Shake-Shake 2×96d",
+    "shake_shake_112d": "Shake-Shake 2×112d",
+    "pyramidnet_272": "PyramidNet-272",
+    "resnet50": "ResNet-50",
 }
 
 
@@ -65,7 +74,14 @@ def view(runs: Mapping[str, Run], searches: Mapping[str, str], name: str) -> str
             "in the same colours, a line a seed; the steep start is cut off",
             pictures.training_curves(f"{name}-curves", series),
         )
-    return f"<div class='pair'>{pictured}</div>" + _table(ranked, searches)
+    best = leading(ranked)
+    assert best is not None
+    return (
+        f"<div class='pair'>{pictured}</div>"
+        + _table(ranked, searches)
+        + _costs(ranked)
+        + tested.view(runs[best.key], best, label(best), f"{name}-tested")
+    )
 
 
 def _percent(figures: tuple[float, float | None]) -> tuple[float, float | None]:
@@ -82,39 +98,85 @@ def _metrics(run: Run, group: Group) -> list[list[Row]]:
 
 
 def _table(ranked: Sequence[Group], searches: Mapping[str, str]) -> str:
-    several = any(searches.values())
     rows = []
     for group in ranked:
         best = leading([other for other in ranked if other.key == group.key])
         behind = best is not None and group in rivals(best, ranked)
-        costs = {(row.parameters, row.multiply_adds) for row in group.rows if row.parameters}
-        parameters, multiply_adds = next(iter(costs)) if len(costs) == 1 else (None, None)
-        seconds = [row.seconds for row in group.rows if row.seconds is not None]
-        row = [
-            markup.text(WORDS.get(group.architecture, group.architecture)),
-            markup.text(WORDS.get(group.policy, group.policy)) + _unfinished(group),
+        rows.append([
+            searches[group.key],
+            *_names(group),
             str(len(group.rows)),
             markup.percent_spread(group.last()),
             lead(best, group) if best is not None and behind else "–",
             markup.percent_spread(group.best()),
-            markup.amount(parameters) if parameters else "–",
-            markup.amount(multiply_adds) if multiply_adds else "–",
-            markup.duration(sum(seconds) / len(seconds)) if seconds else "–",
-        ]
-        rows.append([searches[group.key], *row] if several else row)
-    head = ["Architecture", "Policy", "Seeds", "Last epoch", "found / found<br>is ahead by",
-            "Best epoch", "Parameters", "Multiply-adds", "Time each"]  # fmt: skip
+            _shown(group.figures("top5")),
+            _shown(group.figures("calibration_error")),
+        ])  # fmt: skip
+    found = any(group.architecture == group.policy == "found" for group in ranked)
+    named = "found / found" if found else "the found policy"
+    head = ["Search", "Architecture", "Policy", "Seeds", "Last epoch", f"{named}<br>is ahead by",
+            "Best epoch", "Top-5", "Calibration error"]  # fmt: skip
     note = (
-        "<p class='lead'>± after an accuracy is the standard deviation over seeds. What found / "
-        "found is ahead by is in percentage points of the last epoch, ± the standard error of the "
-        "difference (paired by seed where the seeds agree). The best epoch is chosen on the test "
-        "images, so it is optimistic; peers report it.</p>"
+        "<p class='lead'>± after an accuracy is the standard deviation over seeds. What "
+        f"{named} is ahead by is in percentage points of the last epoch, ± the standard error of "
+        "the difference (paired by seed where the seeds agree). The best epoch is chosen on the "
+        "test images, so it is optimistic; peers report it.</p>"
     )
-    return (
-        "<h3>In numbers</h3>"
-        + note
-        + markup.table(["Search", *head] if several else head, rows, "numbers tight")
-    )
+    return f"<h3>In numbers</h3>{note}{_told(head, rows)}"
+
+
+def _costs(ranked: Sequence[Group]) -> str:
+    """Size, time, speed and memory of what tells them."""
+    rows = []
+    for group in ranked:
+        mark = " ▲" if any(row.above_mobile for row in group.rows) else ""
+        throughput = [row.throughput for row in group.rows if row.throughput is not None]
+        where = sorted({f"{row['ranks']} × {row['engine']}" for row in throughput})
+        rows.append([
+            group.key,
+            *_names(group),
+            _one([row.parameters for row in group.rows], markup.amount),
+            _one([row.multiply_adds for row in group.rows], markup.amount) + mark,
+            _mean([row.seconds for row in group.rows if row.seconds], markup.duration),
+            markup.text(", ".join(where)) or "–",
+            _mean([row["images_per_second"] for row in throughput], "{:,.0f}".format),
+            _mean([row["peak_memory_mb"] for row in throughput], "{:,.0f} MB".format),
+        ])  # fmt: skip
+    head = ["Run", "Architecture", "Policy", "Parameters", "Multiply-adds", "Time each",
+            "Ranks × engine", "Images a second", "Peak memory of a rank"]  # fmt: skip
+    note = ""
+    if any(row.above_mobile for group in ranked for row in group.rows):
+        note = (
+            "<p class='lead'>▲ is outside the mobile setting: more than 600 M multiply-adds at "
+            "224 pixels.</p>"
+        )
+    return f"<h3>Size and speed</h3>{note}{_told(head, rows)}"
+
+
+def _told(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which no row says anything."""
+    kept = [i for i in range(len(head)) if any(row[i] not in ("", "–") for row in rows)]
+    shown = [[row[i] for i in kept] for row in rows]
+    return markup.table([head[i] for i in kept], shown, "numbers tight")
+
+
+def _names(group: Group) -> tuple[str, str]:
+    architecture = markup.text(WORDS.get(group.architecture, group.architecture))
+    return architecture, markup.text(WORDS.get(group.policy, group.policy)) + _unfinished(group)
+
+
+def _shown(figures: Figures | None) -> str:
+    return "–" if figures is None else markup.percent_spread(figures)
+
+
+def _one(values: Sequence[int | None], unit: Callable[[float], str]) -> str:
+    """What all seeds share: a random architecture is another one with each."""
+    told = {value for value in values if value is not None}
+    return unit(told.pop()) if len(told) == 1 else "–"
+
+
+def _mean(values: Sequence[float], unit: Callable[[float], str]) -> str:
+    return unit(sum(values) / len(values)) if values else "–"
 
 
 def _unfinished(group: Group) -> str:
