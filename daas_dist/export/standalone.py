@@ -7,14 +7,13 @@ change ("ops.norm" becomes "norm"), and a name that two modules use becomes <mod
 
 import ast
 import builtins
-import importlib
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 PACKAGE = "daas_dist"
 
@@ -50,7 +49,11 @@ class Module:
 
 @cache
 def read_module(name: str) -> Module:
-    text = inspect.getsource(importlib.import_module(name))
+    # Not by importing it: what it needs may not be installed.
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"no module {name}")
+    text = Path(spec.origin).read_text(encoding="utf-8")
     module = Module(name, text.encode().splitlines())
     statements = ast.parse(text).body
     above = 0
@@ -81,8 +84,9 @@ def _imports(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, tuple[str
 def _is_module(name: str) -> bool:
     if not name.startswith(f"{PACKAGE}."):
         return False  # of other packages an import statement can stay as it is
-    parent = importlib.import_module(name.rpartition(".")[0])
-    return "__path__" in vars(parent) and importlib.util.find_spec(name) is not None
+    parent = importlib.util.find_spec(name.rpartition(".")[0])
+    is_package = parent is not None and parent.submodule_search_locations is not None
+    return is_package and importlib.util.find_spec(name) is not None
 
 
 def _defined(node: ast.stmt) -> tuple[str, ...]:
@@ -149,7 +153,7 @@ class Copy:
 
     entries: tuple[Key, ...]
     without: tuple[str, ...] = ()
-    """ "Class.method" of methods that are left out, and with them what only they need."""
+    """ "Class.method" and "TABLE.key" of what is left out, and with it what only it needs."""
     reserved: tuple[str, ...] = ()
     """Names that the rest of the file has."""
 
@@ -203,14 +207,20 @@ class Copy:
             waiting += [child for child in ast.iter_child_nodes(node) if child not in left_out]
         return parts
 
-    def _left_out(self, definition: Definition) -> list[ast.stmt]:
-        if not isinstance(definition.node, ast.ClassDef):
+    def _left_out(self, definition: Definition) -> list[ast.AST]:
+        """Methods of a class, keys and values of a table."""
+        node = definition.node
+        if isinstance(node, ast.ClassDef):
+            methods = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+            return [each for each in methods if f"{node.name}.{each.name}" in self.without]
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
             return []
-        owner = definition.node.name
         return [
-            child
-            for child in definition.node.body
-            if isinstance(child, ast.FunctionDef) and f"{owner}.{child.name}" in self.without
+            part
+            for key, entry in zip(node.value.keys, node.value.values, strict=True)
+            if isinstance(key, ast.Constant)
+            and f"{definition.names[0]}.{key.value}" in self.without
+            for part in (key, entry)
         ]
 
     def _captured(self, key: Key) -> set[str]:
@@ -235,11 +245,7 @@ class Copy:
             old, new = rf"(def|class) {node.name}\b", rf"\1 {names[module.name, node.name]}"
             first = lines[node.lineno - 1]
             lines[node.lineno - 1] = re.sub(old.encode(), new.encode(), first, count=1)
-        dropped = {
-            line
-            for child in self._left_out(definition)
-            for line in range(_first_line(child), (child.end_lineno or 0) + 2)
-        }
+        dropped = {line for part in self._left_out(definition) for line in _lines_of(part)}
         kept = range(definition.first, definition.last + 1)
         text = b"\n".join(lines[line - 1] for line in kept if line not in dropped).decode()
         return text.strip("\n")
@@ -253,9 +259,13 @@ def _defined_at(key: Key) -> tuple[Module, Definition]:
     return module, definition
 
 
-def _first_line(node: ast.stmt) -> int:
-    decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
-    return min([node.lineno, *(each.lineno for each in decorators)])
+def _lines_of(part: ast.AST) -> range:
+    """The lines to drop with a method, the blank one below it too, or with an entry of a table."""
+    assert isinstance(part, ast.FunctionDef | ast.expr) and part.end_lineno is not None
+    if isinstance(part, ast.expr):
+        return range(part.lineno, part.end_lineno + 1)
+    first = min([part.lineno, *(each.lineno for each in part.decorator_list)])
+    return range(first, part.end_lineno + 2)
 
 
 def _prefixed(module: str, name: str) -> str:
