@@ -26,6 +26,12 @@ from daas_dist.result import read
 from daas_dist.space import Genotype
 from daas_dist.transform import PolicyTransform
 
+KEYS = frozenset(
+    ("architecture", "policy", "seed", "last", "best", "best_epoch", "parameters", "multiply_adds",
+     "seconds", "epochs", "network", "data", "policy_result", "recipe", "weights", "test",
+     "throughput")
+)  # fmt: skip
+"""Of a trained row's result.json, beside kind and schema."""
 GENOTYPE = "genotype"
 """network.name where it is no fixed network of models.build."""
 
@@ -158,6 +164,8 @@ class Trained:
 def load(path: Path | str) -> Trained:
     """The network of a training's result.json. Its weights are read when they are asked for."""
     document = read(path, "trained")
+    if not set(document) >= KEYS:
+        raise ValueError(f"{path} lacks {', '.join(sorted(KEYS - set(document)))}")
     try:
         return _trained(Path(path).parent, document)
     except (KeyError, TypeError) as error:

@@ -1,27 +1,28 @@
-"""Values as Python source. What a file or a person named can hold anything, so it is never pasted
-between quotes: repr writes it, and of what cannot be printed its number."""
+"""Values as Python source.
+
+What a file or a person named can hold anything, so a text is never pasted between quotes: repr
+writes it, with numbers for what does not print.
+"""
 
 from collections.abc import Mapping, Sequence
-from pprint import pformat
-from typing import Any
 
 import numpy as np
 
 WIDTH = 100
 
 
-def assignment(name: str, value: Any) -> str:
-    """ "NAME = value", over several lines if it is long."""
-    text = f"{name} = {value!a}"
-    if len(text) > WIDTH:
-        text = f"{name} = " + pformat(_plain(value), width=WIDTH, sort_dicts=False)
-    return text if text.isascii() else f"{name} = {value!a}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+def assignment(name: str, value: object) -> str:
+    """NAME = value; a sequence or mapping that is too long for a line has a line for each part."""
+    line = f"{name} = {value!r}"
+    if len(line) <= WIDTH or not isinstance(value, tuple | Mapping):
+        return line
+    opening, closing = "{}" if isinstance(value, Mapping) else "()"
+    parts = (
+        [f"{key!r}: {each!r}" for key, each in value.items()]
+        if isinstance(value, Mapping)
+        else [repr(each) for each in value]
+    )
+    return "\n".join([f"{name} = {opening}", *(f"    {part}," for part in parts), closing])
 
 
 def number(value: float) -> str:

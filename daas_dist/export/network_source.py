@@ -34,8 +34,7 @@ found, then the code, which is daas_dist's.
 LOAD = f'''
 
 def load(weights: Path | str = Path(__file__).with_name("{WEIGHTS}")) -> nn.Module:
-    """The network with its weights, in evaluation mode: float32 [N, *SHAPE] to logits [N, classes].
-    """
+    """The network with its weights, evaluating: float32 [N, *SHAPE] to logits [N, classes]."""
     network = untrained()
     network.load_state_dict(read_safetensors(weights))
     return network.eval()
@@ -124,12 +123,12 @@ def untrained() -> Network:
     """The network before training."""
     return Network(
         Genotype(NORMAL, REDUCE, CONCAT),
-        channels={given["channels"]!a},
-        cells={given["cells"]!a},
+        channels={given["channels"]!r},
+        cells={given["cells"]!r},
         classes=len(CLASSES),
         in_channels=SHAPE[0],
-        stem={given["stem"]!a},
-        auxiliary={given["auxiliary"]!a},
+        stem={given["stem"]!r},
+        auxiliary={given["auxiliary"]!r},
     )
 '''
 
@@ -139,5 +138,5 @@ def _fixed_body(trained: Trained) -> str:
     return f'''
 def untrained() -> nn.Module:
     """The network before training."""
-    return {Copy((BUILD,)).names()[BUILD]}({name!a}, classes=len(CLASSES), in_channels=SHAPE[0])
+    return {Copy((BUILD,)).names()[BUILD]}({name!r}, classes=len(CLASSES), in_channels=SHAPE[0])
 '''

@@ -50,7 +50,7 @@ def source(policy: Policy, origin: dict[str, object]) -> str:
     numbers, construct = _per_slot(policy) if policy.parameters == "per_slot" else _joint(policy)
     imports, _, code = COPY.source().partition("\n\n\n")
     parts = [HEAD, imports, "", assignment("ORIGIN", origin), "", numbers, "", "", code]
-    return "\n".join(parts) + "\n\n" + construct + TAIL
+    return "\n".join(parts) + "\n" + construct + TAIL
 
 
 def _per_slot(policy: Policy) -> tuple[str, str]:
@@ -107,7 +107,7 @@ POLICY = Policy(
     probability_KO=torch.tensor({probability}),
     application=torch.tensor({application}),
     magnitude=torch.tensor({magnitude}),
-    parameters={policy.parameters!a},
-    ranges={policy.ranges!a},
+    parameters={policy.parameters!r},
+    ranges={policy.ranges!r},
 )
 """

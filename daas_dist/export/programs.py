@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from daas_dist import augment
 from daas_dist.export import photographs
-from daas_dist.export.subject import Subject
+from daas_dist.export.subject import Lacking, Subject
 from daas_dist.export.weights import as_json, metadata
 from daas_dist.models.network import Network
 from daas_dist.trained import Trained
@@ -49,10 +49,8 @@ class Check:
 
 
 def onnx(subject: Subject, trained: Trained) -> tuple[bytes, Check]:
-    """The file, and how it was checked with onnxruntime. ValueError where a library is missing."""
-    onnxruntime = wanted("onnxruntime", "onnx", "export")
-    for name in ("onnx", "onnxscript"):
-        wanted(name, "onnx", "export")
+    """The file, and how it was checked with onnxruntime. Lacking where a library is missing."""
+    _, _, onnxruntime = map(_library, ("onnx", "onnxscript", "onnxruntime"))
     network, inputs = _evaluated(trained)
     with _quiet():
         program = torch.onnx.export(
@@ -123,14 +121,11 @@ def _checked(target: str, network: nn.Module, run: Run, inputs: Tensor) -> Check
     return Check(difference)
 
 
-def wanted(module: str, target: str, extra: str) -> Any:
-    """An optional library, or one sentence on how to get it."""
+def _library(name: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
-            f"{target} needs {module}: pip install 'daas-dist[{extra}]', or leave it out of --to"
-        ) from error
+        raise Lacking(f"{name} is not installed; pip install 'daas-dist[export]'") from error
 
 
 def _quiet() -> warnings.catch_warnings:

@@ -12,6 +12,10 @@ from daas_dist.space import Genotype
 from daas_dist.trained import Trained
 
 
+class Lacking(ValueError):
+    """A target needs a part that the result has not, or a library that is not installed."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A result.json and its parts. genotype is None where a policy was searched alone or a fixed
@@ -26,6 +30,8 @@ class Subject:
     trained: Trained | None
     search: dict[str, Any] | None
     """The result of the search that found it."""
+    provenance: dict[str, Any]
+    """Commit, versions and host of the run that made it; empty where its file was moved away."""
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -37,7 +43,7 @@ class Subject:
             "kind": self.document["kind"],
             "architecture": given.get("name", "searched"),
             "seed": self.document.get("seed"),
-            "commit": self.document.get("provenance", {}).get("commit"),
+            "commit": self.provenance.get("commit"),
         }
 
 
@@ -54,11 +60,13 @@ def read(path: Path) -> Subject:
         classes=tuple(document["data"]["classes"]),
         trained=None,
         search=document,
+        provenance=document.get("provenance") or {},
     )
 
 
 def _of_training(path: Path) -> Subject:
     loaded = trained.load(path)
+    run_dir = path.absolute().parent.parent.parent  # of run/trainings/row/result.json
     return Subject(
         document=loaded.document,
         sha256=_sha256(path),
@@ -66,16 +74,15 @@ def _of_training(path: Path) -> Subject:
         policy=loaded.policy,
         classes=loaded.classes,
         trained=loaded,
-        search=_search_beside(path),
+        search=_beside(run_dir / "search.json"),
+        provenance=_beside(run_dir / "provenance.json") or {},
     )
 
 
-def _search_beside(path: Path) -> dict[str, Any] | None:
-    """The copy of the search's result that a training keeps: run/search.json, where this is
-    run/trainings/row/result.json. None where the row was moved away from its run."""
-    kept = path.absolute().parent.parent.parent / "search.json"
+def _beside(path: Path) -> dict[str, Any] | None:
+    """A file of the run; None where the row was moved away from it."""
     try:
-        document = json.loads(kept.read_text())
+        document = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

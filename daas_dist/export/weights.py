@@ -12,7 +12,17 @@ from daas_dist.trained import Trained
 
 def file(subject: Subject, trained: Trained) -> bytes:
     """The whole state dict, the auxiliary tower's too, as the file weights.safetensors."""
-    return safetensors.torch.save(trained.weights(), metadata=_texts(metadata(subject, trained)))
+    described = {"format": "pt", **as_json(metadata(subject, trained))}
+    return _in_order(safetensors.torch.save(trained.weights(), metadata=described))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same file, its header's entries sorted: safetensors writes them in an order that changes
+    from run to run, and what is exported twice should be the same."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the numbers start at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 def metadata(subject: Subject, trained: Trained) -> dict[str, Any]:
@@ -30,10 +40,6 @@ def metadata(subject: Subject, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """A header holds texts alone, so each value is JSON."""
-    return {"format": "pt", **as_json(values)}
-
-
 def as_json(values: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as JSON, for headers that hold texts alone."""
     return {name: json.dumps(value) for name, value in values.items()}
