@@ -75,7 +75,7 @@ def _title(subject: Subject) -> str:
 def _results(row: Mapping[str, Any]) -> list[str]:
     return [
         f"- Test accuracy after the last of {row['epochs']} epochs: {row['last']:.2%}",
-        f"- After epoch {row['best_epoch']}, the best of them on the test images: {row['best']:.2%}",
+        f"- After epoch {row['best_epoch']}, the best on the test images: {row['best']:.2%}",
         f"- Seed {code(row['seed'])}, one training; other seeds give other accuracies",
         *_listed("Test", row["test"]),
     ]
