@@ -5,11 +5,13 @@ the p of a single transform, so a probability of application is always that of a
 """
 
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
 import albumentations as A
 import cv2
+import numpy as np
 
 Fill = float | tuple[float, float, float]
 """What cutout paints: a number for images of one channel."""
@@ -108,7 +110,7 @@ def operation(name: str, applied: float, value: float, fill: Fill) -> A.Sequenti
 
 def composed(stages: Stages, fill: Fill, seed: int | None = None) -> A.Compose:
     """The policy, for composed(...)(image=array)["image"]."""
-    return A.Compose(
+    policy = A.Compose(
         [
             A.OneOf(
                 [
@@ -118,6 +120,10 @@ def composed(stages: Stages, fill: Fill, seed: int | None = None) -> A.Compose:
                 p=1,
             )
             for stage in stages
-        ],
-        seed=seed,
+        ]
     )
+    if seed is not None:
+        # Compose(seed=) gives each part a generator of the same seed (2.0.8), so slots would not be
+        # drawn independently; here they share one.
+        policy.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return policy
