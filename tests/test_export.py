@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import results
 import safetensors
+import safetensors.torch
 import torch
 import trained_rows
 from images import fashion, from_pil, photographs, to_pil

@@ -4,7 +4,7 @@ import os
 import random
 import runpy
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def expected_levels(policy: Policy, level: int) -> dict[int, float]:
         "invert": lambda value: 255 - value,
         "posterize": lambda value: value & 0xF0,
     }
-    found = Counter[int]()
+    found = defaultdict[int, float](float)
     for r, (first, second) in enumerate(all_policies(2).tolist()):
         drawn = float(policy.probability_KO[0, first] * policy.probability_KO[1, second])
         for applied in ((False, False), (False, True), (True, False), (True, True)):
@@ -116,7 +116,7 @@ def test_stages_have_the_policys_weight_of_every_operation(parameters: str) -> N
         parameters,
         "dada",
     )
-    weight = Counter[str]()
+    weight = defaultdict[str, float](float)
     for stage in stages.of(policy):
         assert sum(sequence.weight for sequence in stage) == pytest.approx(1, abs=1e-5)
         for sequence in stage:

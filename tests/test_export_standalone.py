@@ -10,17 +10,24 @@ from daas_dist.export import standalone
 from daas_dist.export.standalone import Copy
 
 PACKAGE = {
-    "__init__": "from traps.inner.table import scaled as passed_on\n",
+    "__init__": """
+from traps.inner.table import scaled as passed_on
+from traps.zbase import Base as passed_base
+""",
+    "zbase": "class Base:\n    pass\n",
     "inner/__init__": "",
     "inner/table": '''
 """Nothing of this docstring is copied."""
 import math
 from collections.abc import Callable
 
+import os.path
+
 UNUSED = 7
+floor = "taken by an import of another module"
 FACTOR = 3
 """Written below, so it belongs to FACTOR."""
-first, second = 1, 2
+first, second = 1, len(os.path.join("", "ab")) + len(floor) * 0
 TABLE: dict[str, Callable[[int], float]] = {
     "kept": lambda value: value * FACTOR,
     "dropped": lambda value: math.floor(only_for_dropped(value)),
@@ -36,9 +43,9 @@ def scaled(value: int) -> float:
     return TABLE["kept"](value) + second
 ''',
     "deep": '''
-from math import pi as tau_half
+from math import floor, pi as tau_half
 
-from traps import inner, passed_on as renamed
+from traps import inner, passed_base, passed_on as renamed
 from traps.inner import table
 
 
@@ -52,8 +59,14 @@ def capture(FACTOR: int) -> float:
     return FACTOR * 100 + table.FACTOR
 
 
-class Shape:
+class Shape(passed_base):
     def area(self) -> float:
+        said = f"é {scaled(0)} and {table.FACTOR}, "
+        said += (
+            f"é {renamed(1)} "
+            f"then {floor(2.5)}"
+        )
+        assert said == "é 0 and 3, é 5 then 2", said
         return "é" and scaled(2) + renamed(2) + tau_half * 0 + capture(FACTOR=5)
 
     @property
@@ -105,10 +118,17 @@ def test_the_copy_computes_what_the_package_does_and_imports_nothing_of_it() -> 
 @pytest.mark.usefixtures("traps")
 def test_only_what_is_needed_is_copied_with_its_comments() -> None:
     source = Copy((("traps.deep", "Shape"),), WITHOUT).source()
-    for absent in ("UNUSED", "left_out", "dropped", "Nothing of this docstring", "import math\n"):
+    for absent in (
+        "UNUSED",
+        "left_out",
+        "dropped",
+        "Nothing of this docstring",
+        "import math\n",
+        "inner.table",
+    ):
         assert absent not in source
     assert '"""Written below' in source and "# Above scaled" in source
-    assert "from math import pi as tau_half" in source
+    assert "from math import floor, pi as tau_half" in source
     whole = Copy((("traps.deep", "Shape"),)).source()
     assert "only_for_left_out" in whole and "only_for_dropped" in whole and "import math" in whole
 
@@ -117,6 +137,7 @@ def test_only_what_is_needed_is_copied_with_its_comments() -> None:
 def test_names_that_are_taken_are_given_their_modules() -> None:
     copy = Copy((("traps.deep", "Shape"),), WITHOUT, reserved=("capture",))
     names = copy.names()
+    assert names["traps.inner.table", "floor"] == "table_floor"
     assert names["traps.deep", "scaled"] == "deep_scaled"
     assert names["traps.inner.table", "scaled"] == "table_scaled"
     assert names["traps.inner.table", "FACTOR"] == "table_FACTOR"

@@ -104,8 +104,8 @@ def operation(name: str, applied: float, value: float, fill: Fill) -> A.Sequenti
     if name == "cutout":
         return A.Sequential([_cutout(value, fill)], p=applied)
     make = OPERATIONS[name]
-    either = [make(value), make(-value)] if name in SIGNED and value else [make(value)]
-    return A.Sequential([A.OneOf(either, p=1)], p=applied)
+    values = [value, -value] if name in SIGNED and value else [value]
+    return A.Sequential([A.OneOf([make(each) for each in values], p=1)], p=applied)
 
 
 def composed(stages: Stages, fill: Fill, seed: int | None = None) -> A.Compose:

@@ -1,6 +1,6 @@
 """`--to module`: the network as one source file, which needs torch alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from daas_dist import models
 from daas_dist.export.literals import assignment
@@ -92,7 +92,7 @@ def untrained(
 
 
 def _file(
-    head: str, subject: Subject, values: dict[str, object], extra: Sequence[Key], build: str
+    head: str, subject: Subject, values: Mapping[str, object], extra: Sequence[Key], build: str
 ) -> str:
     copy = Copy((*_entries(subject), *extra), _without(subject), RESERVED)
     imports, _, code = copy.source().partition("\n\n\n")

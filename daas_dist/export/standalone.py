@@ -72,9 +72,9 @@ def read_module(name: str) -> Module:
 
 def _imports(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, tuple[str, str | None]]]:
     for alias in node.names:
-        local = alias.asname or alias.name.partition(".")[0]
+        local = alias.asname or alias.name
         if isinstance(node, ast.Import):
-            yield local, (alias.name if alias.asname else local, None)
+            yield local, (alias.name, None)
         elif _is_module(f"{node.module}.{alias.name}"):
             yield local, (f"{node.module}.{alias.name}", None)
         else:
@@ -111,6 +111,7 @@ class Reference:
     """Where a definition names one of this package: line from 1, columns in bytes."""
 
     key: Key
+    text: str
     line: int
     start: int
     end: int
@@ -133,7 +134,7 @@ def _references(module: Module, parts: Sequence[ast.AST]) -> Iterator[Reference]
 
 def _reference(key: Key, node: ast.expr) -> Reference:
     assert node.end_col_offset is not None and node.lineno == node.end_lineno
-    return Reference(key, node.lineno, node.col_offset, node.end_col_offset)
+    return Reference(key, ast.unparse(node), node.lineno, node.col_offset, node.end_col_offset)
 
 
 def origin(key: Key) -> Key:
@@ -178,7 +179,7 @@ class Copy:
         names = [name for _, name in needed]
         taken = {*self.reserved, *dir(builtins)}
         for key in needed:
-            taken |= self._captured(key)
+            taken |= self._captured(key) | self._imported(key)
         return {
             (module, name): _prefixed(module, name)
             if names.count(name) > 1 or name in taken
@@ -200,10 +201,10 @@ class Copy:
     def _parts(self, definition: Definition) -> list[ast.AST]:
         """Every node of a definition, without those of methods that are left out."""
         parts, waiting = [], list[ast.AST]([definition.node])
+        left_out = self._left_out(definition)
         while waiting:
             node = waiting.pop()
             parts.append(node)
-            left_out = self._left_out(definition)
             waiting += [child for child in ast.iter_child_nodes(node) if child not in left_out]
         return parts
 
@@ -233,13 +234,20 @@ class Copy:
             own |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
         return own & {use.key[1] for use in _references(module, parts) if use.key[0] != key[0]}
 
+    def _imported(self, key: Key) -> set[str]:
+        """Names that a definition has from other packages."""
+        module, definition = _defined_at(key)
+        return {local for _, _, local in _externals(module, self._parts(definition))}
+
     def _text(self, module: Module, definition: Definition, names: dict[Key, str]) -> str:
         lines = list(module.lines)
         uses = _references(module, self._parts(definition))
-        places = {(use.line, use.start, use.end): names[origin(use.key)] for use in uses}
-        for (line, start, end), name in sorted(places.items(), reverse=True):
-            text = lines[line - 1]
-            lines[line - 1] = text[:start] + name.encode() + text[end:]
+        for use in sorted(uses, key=lambda use: (use.line, use.start), reverse=True):
+            line = lines[use.line - 1]
+            if line[use.start : use.end] != use.text.encode():
+                raise ValueError(f"{module.name}, line {use.line}: {use.text} is not found there")
+            name = names[origin(use.key)].encode()
+            lines[use.line - 1] = line[: use.start] + name + line[use.end :]
         node = definition.node
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             old, new = rf"(def|class) {node.name}\b", rf"\1 {names[module.name, node.name]}"
@@ -278,9 +286,11 @@ def _in_order(names: set[str]) -> list[Module]:
     ordered: list[str] = []
 
     def visit(name: str) -> None:
-        for source, _ in read_module(name).imported.values():
-            if source.startswith(PACKAGE) and source in names and source not in ordered:
-                visit(source)
+        for source, attribute in read_module(name).imported.values():
+            if source.partition(".")[0] == PACKAGE:
+                home = source if attribute is None else origin((source, attribute))[0]
+                if home in names and home not in ordered:
+                    visit(home)
         if name not in ordered:
             ordered.append(name)
 
@@ -299,13 +309,17 @@ def _externals(module: Module, parts: Sequence[ast.AST]) -> set[Import]:
     return {
         (source, name, local)
         for local, (source, name) in module.imported.items()
-        if local in used and source.partition(".")[0] != PACKAGE
+        if local.partition(".")[0] in used and source.partition(".")[0] != PACKAGE
     }
 
 
 def _import_lines(imports: set[Import]) -> str:
     """Python's own first, then others', each sorted; what comes from one module in one line."""
     whole, parts = list[tuple[str, str]](), dict[str, list[str]]()
+    bound = [local for _, _, local in imports]
+    twice = {local for local in bound if bound.count(local) > 1}
+    if twice:
+        raise ValueError(f"{', '.join(sorted(twice))}: imported from several places in one file")
     for source, name, local in imports:
         renamed = "" if local == (name or source) else f" as {local}"
         if name is None:

@@ -6,6 +6,7 @@ timm's own classes choose among sub-policies evenly, so the weights are drawn he
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 from timm.data.auto_augment import AugmentOp
@@ -51,9 +52,9 @@ LEVELS: dict[str, tuple[str, Callable[[float], float]]] = {
 def operation(name: str, applied: float, value: float) -> AugmentOp:
     """One operation with the probability `applied`; what timm lacks is never applied."""
     if name not in LEVELS:
-        return AugmentOp("Invert", prob=0.0, magnitude=0.0, hparams=SETTINGS)
+        return AugmentOp("Invert", prob=0.0, magnitude=0, hparams=SETTINGS)
     timm_name, level = LEVELS[name]
-    magnitude = min(level(value), STRONGEST)
+    magnitude: Any = min(level(value), STRONGEST)  # annotated as int, but any fraction works
     return AugmentOp(timm_name, prob=applied, magnitude=magnitude, hparams=SETTINGS)
 
 
