@@ -1,16 +1,17 @@
 """DAAS: a network's architecture and its augmentation policy, searched together."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from daas_dist.result import Found
+from typing import Any
 
 __all__ = ["load"]
 
 
-def load(path: Path | str) -> "Found":
-    """daas_dist.load("result.json").network() and .transform()."""
-    from daas_dist import result  # torch takes seconds to import, and a submission needs none
+def load(path: Path | str) -> Any:
+    """What a result.json holds: a result.Found of a search's, a trained.Trained of a training's.
 
-    return result.load(path)
+    daas_dist.load("runs/search/result.json").network() is untrained,
+    daas_dist.load("runs/train/trainings/found-found-seed0/result.json").network() is trained.
+    """
+    from daas_dist import result, trained  # torch takes seconds to import, a submission needs none
+
+    return trained.load(path) if result.kind(path) == "trained" else result.load(path)

@@ -1,4 +1,4 @@
-"""The command `daas`: run | shards | report | watch | explain | doctor."""
+"""The command `daas`: run | shards | report | watch | explain | export | doctor."""
 
 import errno
 import json
@@ -16,6 +16,7 @@ from daas_dist.space import KINDS, Genotype
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
        daas report RUN…
+       daas export RESULT --to TARGET…
        daas watch RUN
        daas explain KEY | stage=NAME
        daas doctor [--json] [stage=NAME key=value …]"""
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor.main(rest)
     if command == "shards":
         return _shards(rest)
+    if command == "export":
+        return attempt(command, lambda: _export(rest))[0]
     if command == "watch" and len(rest) == 1:
         return watch.main(Path(rest[0]))
     if command == "run":
@@ -85,6 +88,12 @@ def _shards(words: Sequence[str]) -> int:
 
     failed, _ = attempt("shards", task)
     return failed or status
+
+
+def _export(words: Sequence[str]) -> None:
+    from daas_dist.export import command  # torch takes seconds to import
+
+    command.main(words)
 
 
 def run(settings: config.Config) -> None:

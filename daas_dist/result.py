@@ -15,18 +15,31 @@ from daas_dist.transform import PolicyTransform
 SCHEMA = 1
 
 
-def read(path: Path | str) -> dict[str, Any]:
-    """A search's result.json; ValueError if it is another file."""
+def read(path: Path | str, expected: str = "search") -> dict[str, Any]:
+    """The result.json of a search, or of a training ("trained"); ValueError if it is another."""
+    document = _read_json(path)
+    if document.get("kind") != expected:
+        owner = {"search": "search", "trained": "trained network"}[expected]
+        raise ValueError(f"{path} is not the result.json of a {owner}")
+    if document.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has the schema {document.get('schema')}, expected {SCHEMA}")
+    return document
+
+
+def kind(path: Path | str) -> Any:
+    """What a result.json says it is of: "search", "trained" or something else."""
+    return _read_json(path).get("kind")
+
+
+def _read_json(path: Path | str) -> dict[str, Any]:
     try:
         document = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"no file {path}; give the result.json of a finished search") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("kind") != "search":
-        raise ValueError(f"{path} is not the result.json of a search")
-    if document.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has the schema {document.get('schema')}, expected {SCHEMA}")
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} is no JSON object")
     return document
 
 

@@ -36,8 +36,12 @@ def central_square(
         _check_size(opened)
         # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size wanted keeps the quality.
         opened.draft(None, (2 * shorter, 2 * shorter))
-        picture = ImageOps.exif_transpose(opened)
-    picture = _to_channels(picture, channels)
+        return square_of(opened, size, channels, shorter)
+
+
+def square_of(opened: Image.Image, size: int, channels: int, shorter: int) -> np.ndarray:
+    """central_square of a picture that is open."""
+    picture = _to_channels(ImageOps.exif_transpose(opened), channels)
     square = _square_box(*picture.size, size, shorter)
     picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=square)
     array = np.asarray(picture)

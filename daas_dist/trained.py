@@ -1,0 +1,206 @@
+"""A trained network read back: its weights, what they expect of an image, and its classes.
+
+A training writes result.json and, beside it, weights.safetensors for each network that it trains.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from PIL.Image import Image as PILImage
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from daas_dist import augment, models
+from daas_dist.data import decode
+from daas_dist.models.network import Network
+from daas_dist.policy import Policy
+from daas_dist.result import read
+from daas_dist.space import Genotype
+from daas_dist.transform import PolicyTransform
+
+KEYS = frozenset(
+    ("architecture", "policy", "seed", "last", "best", "best_epoch", "parameters", "multiply_adds",
+     "seconds", "epochs", "network", "data", "policy_result", "recipe", "weights", "test",
+     "throughput")
+)  # fmt: skip
+"""Of a trained row's result.json, beside kind and schema."""
+GENOTYPE = "genotype"
+"""network.name where it is no fixed network of models.build."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the network takes: float32 [N, *shape], (pixel / 255 - mean) / std a channel."""
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_resize: int | None
+    """What the shorter side of a picture becomes before its centre is cut; None: as the square."""
+
+    @property
+    def shorter(self) -> int:
+        return self.test_resize or min(self.shape[1:])
+
+
+class Preprocess(v2.Transform):
+    """An image as the training tested it, so accuracies are those of its result.json.
+
+    PIL images of any mode and size, uint8 tensors [C, H, W] or [N, C, H, W]: the shorter side is
+    resized, the centre cut, and the pixels normalised. Labels in the sample pass through.
+    """
+
+    def __init__(self, expected: Input) -> None:
+        super().__init__()
+        self.expected = expected
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
+        channels, height, width = self.expected.shape
+        shorter = self.expected.shorter
+        if isinstance(inpt, PILImage):
+            square = decode.square_of(inpt, height, channels, shorter)
+            image = torch.from_numpy(square.copy())
+        elif isinstance(inpt, tv_tensors.TVTensor) and not isinstance(inpt, tv_tensors.Image):
+            raise TypeError(f"{type(inpt).__name__} in the sample: expected an image")
+        else:
+            image = self._checked(inpt.as_subclass(Tensor))
+            if min(image.shape[-2:]) != shorter:
+                image = tv.resize(image, [shorter], antialias=True)
+            image = tv.center_crop(image, [height, width])
+        batch = image.reshape(-1, *image.shape[-3:])
+        pixels = augment.normalise(batch, self.expected.mean, self.expected.std)
+        return pixels.reshape(image.shape)
+
+    def _checked(self, image: Tensor) -> Tensor:
+        channels = self.expected.shape[0]
+        if image.dtype != torch.uint8 or image.ndim not in (3, 4) or image.shape[-3] != channels:
+            raise ValueError(
+                f"the image is {image.dtype} {list(image.shape)}; expected a PIL image or a uint8 "
+                f"tensor [{channels}, H, W] or [N, {channels}, H, W]"
+            )
+        return image
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row of a training's comparison: network() with its weights, preprocess(), classes, and the
+    policy that it was trained with, None where that was none of ours."""
+
+    folder: Path
+    document: dict[str, Any]
+    """All of result.json."""
+    genotype: Genotype | None
+    policy: Policy | None
+    classes: tuple[str, ...]
+    expected: Input
+
+    def network(self) -> nn.Module:
+        """In evaluation mode: float32 [N, C, H, W] of preprocess() to logits [N, classes].
+
+        ValueError if the weights are not those of the result.
+        """
+        network = self.untrained()
+        try:
+            network.load_state_dict(self.weights())
+        except RuntimeError as error:
+            raise ValueError(f"{self._weights_path()} does not fit its network: {error}") from error
+        return network.eval()
+
+    def untrained(self) -> nn.Module:
+        """The network without its weights."""
+        given, channels = self.document["network"], self.expected.shape[0]
+        if self.genotype is None:
+            return models.build(given["name"], classes=len(self.classes), in_channels=channels)
+        return Network(
+            self.genotype,
+            given["channels"],
+            given["cells"],
+            len(self.classes),
+            channels,
+            given["stem"],
+            given["auxiliary"],
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict."""
+        path = self._weights_path()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise ValueError(f"no file {path}; the weights lie beside their result.json") from error
+        found, expected = hashlib.sha256(data).hexdigest(), self.document["weights"]["sha256"]
+        if found != expected:
+            raise ValueError(
+                f"{path} is not the file of this result: its sha256 is {found}, expected "
+                f"{expected}; copy both from the run again"
+            )
+        try:
+            return safetensors.torch.load(data)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+    def preprocess(self) -> Preprocess:
+        """From a picture to what network() takes."""
+        return Preprocess(self.expected)
+
+    def transform(self, generator: torch.Generator | None = None) -> PolicyTransform:
+        """The policy that it was trained with, as a torchvision v2 transform."""
+        if self.policy is None:
+            raise ValueError("this network was trained without a policy of a search")
+        return PolicyTransform(self.policy, generator)
+
+    def _weights_path(self) -> Path:
+        return self.folder / self.document["weights"]["file"]
+
+
+def load(path: Path | str) -> Trained:
+    """The network of a training's result.json. Its weights are read when they are asked for."""
+    document = read(path, "trained")
+    if not set(document) >= KEYS:
+        raise ValueError(f"{path} lacks {', '.join(sorted(KEYS - set(document)))}")
+    try:
+        return _trained(Path(path).parent, document)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not whole: {type(error).__name__} {error}") from error
+
+
+def _trained(folder: Path, document: dict[str, Any]) -> Trained:
+    network, data, policy = document["network"], document["data"], document["policy_result"]
+    file, classes = document["weights"]["file"], tuple(data["classes"])
+    if Path(file).name != file:
+        raise ValueError(f"weights.file is {file!r}, expected a name in the result's own folder")
+    channels, height, width = data["shape"]
+    if height != width:
+        raise ValueError(f"data.shape is {data['shape']}, expected a square")
+    if (network["name"] == GENOTYPE) != (network["genotype"] is not None):
+        raise ValueError(f"network.name is {network['name']!r}, which its genotype contradicts")
+    if (network["classes"], network["in_channels"]) != (len(classes), channels):
+        raise ValueError(
+            f"the network has {network['classes']} classes and {network['in_channels']} channels, "
+            f"its data {len(classes)} and {channels}"
+        )
+    return Trained(
+        folder=folder,
+        document=document,
+        genotype=Genotype.from_json(network["genotype"]) if network["genotype"] else None,
+        policy=None if policy is None else Policy.from_json(policy),
+        classes=classes,
+        expected=Input(
+            (channels, height, width),
+            _floats(data["mean"]),
+            _floats(data["std"]),
+            data["test_resize"],
+        ),
+    )
+
+
+def _floats(numbers: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)
