@@ -9,7 +9,7 @@ from typing import Any
 
 from daas_dist.data import printable
 from daas_dist.export.subject import Subject
-from daas_dist.report.header import MOBILE
+from daas_dist.report.compare import MOBILE
 from daas_dist.report.markup import amount, duration
 from daas_dist.space import KINDS
 from daas_dist.trained import Trained
