@@ -1,7 +1,7 @@
 """Networks: what one costs, and the fixed ones by name.
 
 Supernet (supernet.py) is searched, Network (network.py) is what a genotype stands for, and a fixed
-network has no architecture to search.
+network has no architecture to search. cost_table.py has what all architectures cost at once.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,8 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, in
     counted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks = [module.register_forward_hook(count) for module in counted]
     modes = [(module, module.training) for module in network.modules()]
-    like = next(network.parameters())
+    # A pool, as a part of a network, has no parameter to be like.
+    like = next(network.parameters(), torch.zeros(()))
     try:
         network.eval()
         with torch.no_grad():

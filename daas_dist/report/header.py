@@ -14,8 +14,6 @@ DECIDED = 1.5
 """Times its undecided weight that the first operation of a policy has, if it is said to lead."""
 LEFT_OUT = 0.2
 """Times its undecided weight below which an operation is said to be left out."""
-MOBILE = 600e6
-"""Multiply-adds that the "mobile setting" allows at 224 pixels."""
 
 
 def kind(run: Run) -> str:
@@ -162,6 +160,10 @@ def tiles(run: Run) -> str:
         made += _trained(run, best)
     if run.is_search and run.metrics:
         made.append(_validation(run))
+    derived = derived_of(run)
+    if best is None and derived is not None and (note := _mobile(run, derived["multiply_adds"])):
+        cost = markup.amount(derived["multiply_adds"])
+        made.append((cost, "multiply-adds of what was found", note))
     if run.result is not None:
         telemetry = run.result["telemetry"]
         note = f"{telemetry['steps']} steps, {markup.amount(telemetry['passes'])} passes of a path"
@@ -188,15 +190,21 @@ def _trained(run: Run, best: Group) -> list[tuple[str, str, str]]:
     if first.parameters is not None and first.multiply_adds is not None:
         parameters, cost = markup.amount(first.parameters), markup.amount(first.multiply_adds)
         made.append((parameters, "parameters", "without the auxiliary head"))
-        made.append((cost, "multiply-adds", _mobile(run, first.multiply_adds)))
+        setting = _mobile(run, first.multiply_adds) or "for one image"
+        made.append((cost, "multiply-adds", setting))
     return made
 
 
 def _mobile(run: Run, multiply_adds: int) -> str:
-    large = run.result is not None and run.result["data"]["shape"][-1] >= 224
-    return (
-        "above the mobile setting's 600 M" if large and multiply_adds > MOBILE else "for one image"
-    )
+    """How a network stands to the mobile setting, at the images that it was found for."""
+    derived = derived_of(run)
+    return "" if derived is None else cells.mobile(derived["image"], multiply_adds)
+
+
+def derived_of(run: Run) -> Row | None:
+    """What the found network costs; None if it was not said, or no architecture was searched."""
+    found = run.result or run.searched
+    return None if found is None else found.get("derived")
 
 
 def genotype_of(run: Run) -> Genotype | None:
