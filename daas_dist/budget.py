@@ -2,7 +2,7 @@
 
 Two parts. While the network that α and β stand for is above the limit, multiply-adds have a price:
 the search adapts, and what trains and wins is what the limit allows. And what is derived in the end
-is the most probable of the architectures within the limit, found exactly: the limit holds.
+is, of the architectures within the limit, the one that α and β prefer, found exactly: it holds.
 
 Axes: K kinds of cell (normal, reduce), E edges of a cell, O operations.
 Signs: a penalty is added to the loss. A price is in nats of the validation loss, for as many
@@ -63,12 +63,16 @@ def expected_cost(table: CostTable, alpha_KEO: Tensor, beta_KE: Tensor) -> Tenso
     return table.constant + (kept_KE * cost_KE).sum()
 
 
-# --- The most probable architecture within a limit ----------------------------------------------
+# --- The preferred architecture within a limit --------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Edges and operations of some of the nodes, what they cost and their log-probability."""
+    """Edges and operations of some of the nodes, and what they cost.
+
+    score: 0 for what space.derive chooses; less by the log-odds of its choice against this one, at
+    each node (which two edges, by β) and on each kept edge (which operation, by α).
+    """
 
     cost: float
     score: float
@@ -79,10 +83,10 @@ class Choice:
 
 
 def derive_within(limit: float, table: CostTable, alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
-    """The most probable architecture that costs at most `limit`: without one, space.derive's.
+    """Of the architectures that cost at most `limit`, the one with the highest score.
 
-    Exact, node by node: of all choices for the nodes so far only those are kept that none as cheap
-    is as probable as. The limit is at least table.constant, which a network of pools costs.
+    Exact, node by node: of all choices for the nodes so far, those are kept that score higher than
+    all that cost no more. limit: at least table.constant, which a network of pools costs.
     """
     best = [Choice(table.constant, 0.0, ())]
     for cost_EO, alpha_EO, beta_E in zip(table.cost_KEO, alpha_KEO, beta_KE, strict=True):
@@ -105,15 +109,18 @@ def _undominated(choices: Iterable[Choice], limit: float) -> Iterator[Choice]:
 def _choices(target: int, cost_EO: Tensor, alpha_EO: Tensor, beta_E: Tensor) -> Iterator[Choice]:
     """Every pair of edges into a node, with every two operations."""
     edges = edges_into(target)
-    cost, score = cost_EO[edges].tolist(), alpha_EO[edges].double().log_softmax(-1).tolist()
-    for i, j in combinations(range(target), IN_DEGREE):
-        kept = _pair_score(beta_E[edges].double(), i, j)
+    cost, alpha_EO = cost_EO[edges].tolist(), alpha_EO[edges].double()
+    score = (alpha_EO - alpha_EO.amax(-1, keepdim=True)).tolist()
+    sources = list(combinations(range(target), IN_DEGREE))
+    log_pair = [_log_kept(beta_E[edges].double(), i, j) for i, j in sources]
+    for (i, j), log_kept in zip(sources, log_pair, strict=True):
         for o, p in product(range(len(OPERATIONS)), repeat=IN_DEGREE):
             pairs = (OPERATIONS[o], i), (OPERATIONS[p], j)
-            yield Choice(cost[i][o] + cost[j][p], kept + score[i][o] + score[j][p], pairs)
+            total = log_kept - max(log_pair) + score[i][o] + score[j][p]
+            yield Choice(cost[i][o] + cost[j][p], total, pairs)
 
 
-def _pair_score(logit_E: Tensor, i: int, j: int) -> float:
+def _log_kept(logit_E: Tensor, i: int, j: int) -> float:
     """log P(the two edges are kept) = log p_i p_j (1 / (1 - p_i) + 1 / (1 - p_j)): either first."""
     log_E = logit_E.log_softmax(-1)
     rest = [torch.cat([log_E[:k], log_E[k + 1 :]]).logsumexp(0) for k in (i, j)]
@@ -134,11 +141,19 @@ class Budget:
         """How far above the limit, as a share of it; 0 within."""
         return max(0.0, self.table.of(genotype) / self.limit - 1)
 
-    def penalty(self, price: float, alpha_KEO: Tensor, beta_KE: Tensor) -> Tensor:
-        """What the multiply-adds of z ~ p(z; α, β) cost, in nats. Beyond the constant, which no
-        gradient has."""
-        variable = expected_cost(self.table, alpha_KEO, beta_KE) - self.table.constant
-        return price * variable / self.limit
+    def penalty(
+        self, price: float, alpha_KEO: Tensor, beta_KE: Tensor, epoch: int
+    ) -> tuple[Tensor, float]:
+        """(what multiply-adds cost in expectation, the price from now on); epoch: steps of one.
+
+        Nothing while the network that α and β stand for is within the limit; above it the price
+        rises. It does not fall again: a wall, which an architecture that stays within never feels.
+        """
+        excess = self.excess(derive(alpha_KEO.detach(), beta_KE.detach()))
+        if not excess:
+            return torch.zeros(()), price
+        price += PRICE_RISE * excess / epoch
+        return price * expected_cost(self.table, alpha_KEO, beta_KE) / self.limit, price
 
     def derive(self, alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
         """space.derive's if it is within the limit (ties are then broken as there)."""

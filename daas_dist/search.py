@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist import augment, policy
-from daas_dist.budget import PRICE_RISE, Budget
+from daas_dist.budget import Budget
 from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
@@ -285,15 +285,10 @@ class Search:
         z_grad_ICS = torch.stack([term.z_grad_CS for term in terms])
         surrogate = architecture_surrogate([z for z in sampled_I if z is not None], z_grad_ICS)
         if self.budget is not None:
-            surrogate = surrogate + self._penalty(self.budget)
+            state, epoch = self.state, self.train_batches.steps_per_epoch
+            held = self.budget.penalty(state.price, state.alpha, state.beta, epoch)
+            surrogate, state.price = surrogate + held[0], held[1]
         _descend(self.state.architecture_optimiser, surrogate)
-
-    def _penalty(self, budget: Budget) -> Tensor:
-        """Of α and β that stand for a network above the limit, which raises the price; else 0."""
-        state, epoch = self.state, self.train_batches.steps_per_epoch
-        excess = budget.excess(derive(state.alpha.detach(), state.beta.detach()))
-        state.price += PRICE_RISE * excess / epoch
-        return budget.penalty(state.price, state.alpha, state.beta) if excess else torch.zeros(())
 
     def _update_policy(self, terms: Sequence[Contribution]) -> None:
         settings, state = self.config.search, self.state

@@ -74,7 +74,7 @@ def costs(derived: Row) -> str:
     if derived["without_limit"] is None:
         return f"{words}, within which the search ended by itself."
     freely = markup.amount(derived["without_limit"]["multiply_adds"])
-    return f"{words} and is the most probable within it; the most probable of all has {freely}."
+    return f"{words} and is what α and β prefer within it; what they prefer of all has {freely}."
 
 
 def drawing(genotype: Genotype, kind: str, name: str) -> str:
