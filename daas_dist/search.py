@@ -412,15 +412,13 @@ class Search:
     def costs(self) -> Costs:
         """Of the networks that architectures of this search stand for (search.derived)."""
         derived, images = self.config.search.derived, self.data.train
-        channels, *sides = images.shape
-        if derived.size is not None:
-            sides = [derived.size, derived.size]
+        channels, height, width = images.shape
         return costs_of(
             Size(
                 derived.channels,
                 derived.cells,
                 derived.classes or len(images.classes),
-                (channels, *sides),
+                (channels, derived.size or height, derived.size or width),
                 derived.stem or self.config.model.stem,
             )
         )

@@ -17,7 +17,7 @@ from whole_runs import column, needs_fashion_mnist, read
 
 import daas_dist
 from daas_dist import config as configuration
-from daas_dist import models
+from daas_dist import findings, models
 from daas_dist.budget import (
     TARGETS,
     Budget,
@@ -339,6 +339,21 @@ def test_ranks_hold_a_limit_with_the_same_bits() -> None:
     assert float(alone[-1]) > 0
     for its_bits, its_genotype in in_ranks(2, task):
         assert same(its_bits, alone) and its_genotype == genotype
+
+
+def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
+    run = search("search.max_multiply_adds=100e3")
+    alpha, beta = (value.float() for value in logits(7))
+    alpha[..., OPERATIONS.index("sep_conv_5x5")] += 4
+    with torch.no_grad():
+        run.state.alpha.copy_(alpha)
+        run.state.beta.copy_(beta)
+    told, freely = findings.result(run)["derived"], derive(alpha, beta)
+    assert told["without_limit"]["genotype"] == freely.to_json()
+    assert told["without_limit"]["multiply_adds"] == run.costs.multiply_adds.of(freely) > 100e3
+    assert told["multiply_adds"] <= 100e3 and told["image"] == (1, 12, 12)
+    expected = float(expected_cost(run.costs.multiply_adds, alpha.double(), beta.double()))
+    assert told["expected_multiply_adds"] == pytest.approx(expected)
 
 
 def test_an_impossible_limit_is_refused_with_the_cheapest_networks_cost() -> None:
