@@ -1,11 +1,14 @@
 """What a search has found so far: a line of metrics.jsonl, and its part of result.json."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from daas_dist.budget import expected_cost
 from daas_dist.search import Search
+from daas_dist.space import Genotype, derive
 from daas_dist.telemetry import (
     Interval,
     edge_probability,
@@ -41,6 +44,7 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
         "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
         "policy_weight": dict(found.ranking()) if found else None,
         "genotype": genotype.to_json() if genotype else None,
+        **_costs(search, genotype),
         "communication": search.mesh.traffic.take(),
         "idle_share": search.mesh.traffic.idle(),
     }
@@ -60,5 +64,39 @@ def result(search: Search) -> dict[str, Any]:
         "evidence": evidence_json(state.evidence) if searched else None,
         "alpha": state.alpha.detach().softmax(-1).tolist() if architecture else None,
         "beta": edges.tolist() if architecture else None,
+        "derived": _derived(search, genotype) if genotype else None,
         "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
+    }
+
+
+@torch.no_grad()
+def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float | None]:
+    """Of the network that the genotype stands for, and in expectation over those that α and β do;
+    the price (nats) that holds them to a limit."""
+    if genotype is None:
+        return dict.fromkeys(("parameters", "multiply_adds", "expected_multiply_adds", "price"))
+    costs, state = search.costs, search.state
+    return {
+        "parameters": costs.parameters.of(genotype),
+        "multiply_adds": costs.multiply_adds.of(genotype),
+        "expected_multiply_adds": float(
+            expected_cost(costs.multiply_adds, state.alpha.double(), state.beta.double())
+        ),
+        "price": None if search.budget is None else state.price,
+    }
+
+
+def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
+    """The network that was found: its size, its costs, and what the limit changed at the end."""
+    costs, budget = search.costs, search.budget
+    freely = derive(search.state.alpha.detach(), search.state.beta.detach())
+    changed = None
+    if freely != genotype:
+        multiply_adds = costs.multiply_adds.of(freely)
+        changed = {"genotype": freely.to_json(), "multiply_adds": multiply_adds}
+    return {
+        **asdict(costs.size),
+        **_costs(search, genotype),
+        "max_multiply_adds": None if budget is None else budget.limit,
+        "without_limit": changed,
     }

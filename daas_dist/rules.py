@@ -25,6 +25,7 @@ Rule = tuple[Callable[[Any], object], str]
 
 COUNT: Rule = (lambda value: value >= 1, "a whole number of at least 1")
 NATURAL: Rule = (lambda value: value >= 0, "a whole number of at least 0")
+EVEN: Rule = (lambda value: value >= 2 and value % 2 == 0, "an even number of at least 2")
 CELLS: Rule = (lambda value: value >= 3, "a whole number of at least 3, as two cells reduce")
 POSITIVE: Rule = (lambda value: 0 < value < inf, "a number above 0")
 NOT_NEGATIVE: Rule = (lambda value: 0 <= value < inf, "a number of 0 or more")

@@ -12,6 +12,7 @@ from daas_dist.rules import (
     COUNT,
     DECAY,
     DISTINCT,
+    EVEN,
     FINITE,
     JITTER,
     MILESTONES,
@@ -245,6 +246,15 @@ class Evidence:
 
 
 @dataclass(kw_only=True, slots=True)
+class Derived:
+    channels: int
+    cells: int
+    classes: int | None
+    size: int | None
+    stem: str | None
+
+
+@dataclass(kw_only=True, slots=True)
 class Search:
     target: str
     warmup_epochs: int
@@ -263,6 +273,8 @@ class Search:
     architecture: Adam
     policy_optimizer: PolicyOptimizer
     evidence: Evidence
+    derived: Derived
+    max_multiply_adds: float | None
     permute_rewards: bool
     non_finite: str
     most_skips: int
@@ -281,7 +293,7 @@ class Search:
         check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
         check(self, "search", COUNT, "keep_checkpoints", "most_skips")
         check(self, "search", one_of("raise", "skip"), "non_finite")
-        check(self, "search", POSITIVE, "xi")
+        check(self, "search", POSITIVE, "xi", "max_multiply_adds")
         check(self.tau, "search.tau", POSITIVE, "start", "end")
         check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
         check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
@@ -294,6 +306,10 @@ class Search:
         check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
         check(self.evidence, "search.evidence", DECAY, "decay")
         check(self.evidence, "search.evidence", SHARE, "validation_decay")
+        check(self.derived, "search.derived", EVEN, "channels")
+        check(self.derived, "search.derived", CELLS, "cells")
+        check(self.derived, "search.derived", COUNT, "classes", "size")
+        check(self.derived, "search.derived", one_of("cifar", "imagenet"), "stem")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -304,6 +320,9 @@ class Search:
         if self.weights.learning_rate_end > self.weights.learning_rate:
             start = f"at most search.weights.learning_rate={self.weights.learning_rate}"
             refuse("search.weights.learning_rate_end", self.weights.learning_rate_end, start)
+        if self.max_multiply_adds is not None and self.target == "policy":
+            wanted = "null, as search.target=policy searches no architecture"
+            refuse("search.max_multiply_adds", self.max_multiply_adds, wanted)
         if self.estimator == "leave_one_out" and self.policies_per_architecture < 2:
             wanted = "at least 2, as search.estimator=leave_one_out compares policies"
             refuse("search.policies_per_architecture", self.policies_per_architecture, wanted)

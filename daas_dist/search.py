@@ -5,11 +5,13 @@ A step reads aloud in Search.step; everything that a later step needs is in Sear
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from daas_dist import augment, policy
+from daas_dist.budget import Budget
 from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
@@ -31,9 +33,11 @@ from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
+from daas_dist.models.cost_table import Costs, Size, costs_of
 from daas_dist.per_image import PerImage
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
+from daas_dist.rules import refuse
 from daas_dist.schedules import cosine, linear
 from daas_dist.space import Genotype, derive
 from daas_dist.state import SearchState
@@ -79,6 +83,7 @@ class Search:
         self.steps = self.epochs * self.train_batches.steps_per_epoch
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = SearchState.initial(network, config)
+        self.budget = self._budget()
         self.theta: Weights = dict(self.state.network.named_parameters())
 
     # --- Where the search stands -----------------------------------------------------------------
@@ -279,6 +284,10 @@ class Search:
     ) -> None:
         z_grad_ICS = torch.stack([term.z_grad_CS for term in terms])
         surrogate = architecture_surrogate([z for z in sampled_I if z is not None], z_grad_ICS)
+        if self.budget is not None:
+            state, epoch = self.state, self.train_batches.steps_per_epoch
+            held = self.budget.penalty(state.price, state.alpha, state.beta, epoch)
+            surrogate, state.price = surrogate + held[0], held[1]
         _descend(self.state.architecture_optimiser, surrogate)
 
     def _update_policy(self, terms: Sequence[Contribution]) -> None:
@@ -393,11 +402,37 @@ class Search:
     # --- What is found ---------------------------------------------------------------------------
 
     def genotype(self) -> Genotype | None:
-        return (
-            derive(self.state.alpha.detach(), self.state.beta.detach())
-            if self.searches_architecture
-            else None
+        """What α and β stand for, within the limit if there is one."""
+        if not self.searches_architecture:
+            return None
+        alpha, beta = self.state.alpha.detach(), self.state.beta.detach()
+        return derive(alpha, beta) if self.budget is None else self.budget.derive(alpha, beta)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Of the networks that architectures of this search stand for (search.derived)."""
+        derived, images = self.config.search.derived, self.data.train
+        channels, height, width = images.shape
+        return costs_of(
+            Size(
+                derived.channels,
+                derived.cells,
+                derived.classes or len(images.classes),
+                (channels, derived.size or height, derived.size or width),
+                derived.stem or self.config.model.stem,
+            )
         )
+
+    def _budget(self) -> Budget | None:
+        limit, size = self.config.search.max_multiply_adds, self.config.search.derived
+        if limit is None:
+            return None
+        table = self.costs.multiply_adds
+        if limit < table.constant:
+            which = f"{size.cells} cells of {size.channels} channels, all pools"
+            wanted = f"at least {table.constant}, which the cheapest network has ({which})"
+            refuse("search.max_multiply_adds", limit, wanted)
+        return Budget(limit, table)
 
     def policy(self) -> Policy | None:
         if self.config.search.target == "architecture":

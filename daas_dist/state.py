@@ -34,6 +34,8 @@ class SearchState:
     weight_optimiser: torch.optim.Optimizer
     architecture_optimiser: torch.optim.Optimizer
     policy_optimiser: torch.optim.Optimizer
+    price: float
+    """Of multiply-adds, as budget.py has it; 0 without a limit."""
     passes: float
     seconds: float
     interval: Interval
@@ -69,6 +71,7 @@ class SearchState:
             else torch.optim.SGD(
                 gamma.tensors(), lr=policy.learning_rate, weight_decay=policy.weight_decay
             ),
+            price=0.0,
             passes=0.0,
             seconds=0.0,
             interval=Interval.empty(),
@@ -86,6 +89,7 @@ class SearchState:
             "evidence": self.evidence.tensors(),
             "val_grad": self.val_grad.save(),
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
+            "price": self.price,
             "passes": self.passes,
             "seconds": self.seconds,
             "interval": self.interval.sums,
@@ -93,7 +97,8 @@ class SearchState:
 
     def load(self, saved: dict[str, Any]) -> None:
         self.step, self.skips = saved["step"], saved["skips"]
-        self.passes, self.seconds = saved["passes"], saved["seconds"]
+        self.price, self.passes = saved["price"], saved["passes"]
+        self.seconds = saved["seconds"]
         self.network.load_state_dict(saved["network"])
         with torch.no_grad():
             own = [self.alpha, self.beta, *self.gamma.tensors()]

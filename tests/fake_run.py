@@ -172,6 +172,7 @@ def search(
             "evidence": _evidence(slots, seed),
             "alpha": (2.2 * toward["alpha"]).softmax(-1).tolist(),
             "beta": _beta(2 * toward["beta"]).tolist(),
+            "derived": derived((3, 28, 28), 2_403_528),
             "telemetry": {"steps": steps, "passes": 210_000.0, "seconds": 7000.0 + 311 * seed,
                           "val_accuracy": rows[-1]["val_accuracy"]},
             "data": {"name": "fashion_mnist", "classes": list(classes), "mean": [0.286],
@@ -193,8 +194,23 @@ def search(
     return path
 
 
+def derived(
+    image: tuple[int, int, int],
+    multiply_adds: int,
+    most: float | None = None,
+    freely: int | None = None,
+) -> dict[str, Any]:
+    """What result.json says of the network that was found; freely: had there been no limit."""
+    return {
+        "channels": 48, "cells": 14, "classes": 1000, "image": list(image), "stem": "imagenet",
+        "parameters": 4_718_752, "multiply_adds": multiply_adds, "expected_multiply_adds": 5.5e8,
+        "price": None if most is None else 0.25, "max_multiply_adds": most,
+        "without_limit": None if freely is None else {"genotype": {}, "multiply_adds": freely},
+    }  # fmt: skip
+
+
 WITHOUT = {
-    "policy": ("genotype", "operation_share", "skip_share", "tau", "alpha", "beta"),
+    "policy": ("genotype", "operation_share", "skip_share", "tau", "alpha", "beta", "derived"),
     "architecture": ("policy", "policy_weight", "reward_mean", "evidence"),
 }
 """What a search for one thing alone leaves null."""

@@ -71,6 +71,18 @@ def test_preset_paper_changes_nothing_where_the_paper_was(stage: str) -> None:
     assert difference(load(given), load([*given, "preset=paper"])) == {}
 
 
+def test_a_search_counts_the_network_that_its_training_stage_trains() -> None:
+    for data in ("cifar10", "cifar100", "fashion", "imagenet"):
+        searched, trained = (
+            load([f"stage={kind}_{data}", *NEEDS.get(f"{kind}_{data}", [])])
+            for kind in ("search", "train")
+        )
+        derived, train = searched.search.derived, trained.train
+        assert (derived.channels, derived.cells) == (train.channels, train.cells)
+        assert (derived.stem or searched.model.stem) == trained.model.stem
+        assert derived.classes == (1000 if data == "imagenet" else None)
+
+
 def test_preset_ours_changes_the_estimator_and_its_steps_only() -> None:
     paper, ours = (load(["stage=search_cifar10", f"preset={name}"]) for name in ("paper", "ours"))
     assert difference(paper, ours) == {
@@ -182,6 +194,13 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ),
         ("model=wide_resnet_40_2", "model=wide_resnet_40_2 is not possible: expected supernet"),
         ("model.cells=2", "expected a whole number of at least 3"),
+        ("search.max_multiply_adds=0", "expected a number above 0"),
+        ("search.derived.channels=7", "=7 is not possible: expected an even number of at least 2"),
+        ("search.derived.stem=resnet", "expected one of cifar, imagenet"),
+        (
+            "search.target=policy model=small search.max_multiply_adds=600e6",
+            "search.max_multiply_adds=600000000.0 is not possible: expected null, as search.target",
+        ),
         ("policy.fixed=r.json", "policy.fixed=r.json is not possible: expected null"),
         ("policy.slots=0", "policy.slots=0 is not possible"),
         ("data=folder", "data.root=null is not possible: expected the path of a folder"),

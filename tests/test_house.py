@@ -26,7 +26,7 @@ FLOORS = [
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
     {"config", "checkpoint", "result", "trained", "deal", "shards"},
-    {"telemetry", "dataset", "job"},
+    {"telemetry", "dataset", "job", "budget"},
     {"state"},
     {"report", "watch", "search", "explain"},
     {"findings", "doctor", "export"},

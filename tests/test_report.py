@@ -140,6 +140,40 @@ def test_a_policy_that_did_not_move_is_not_said_to_be_led(search_dir: Path, tmp_
     assert "to 9.9 % from 6.7 %" in read([path]).text
 
 
+@pytest.mark.parametrize(
+    ("derived", "said"),
+    [
+        (
+            fake_run.derived((3, 224, 224), 698_000_000),
+            "As 14 cells of 48 channels on images of 224 × 224 it has 4.72 M parameters and 698 M "
+            "multiply-adds, outside the 600 M mobile setting.",
+        ),
+        (
+            fake_run.derived((3, 224, 256), 599_000_000, most=6e8),
+            "599 M multiply-adds, within the 600 M mobile setting. It was searched under a limit "
+            "of 600 M, within which the search ended by itself.",
+        ),
+        (
+            fake_run.derived((3, 192, 224), 601_000_000, most=6.2e8, freely=640_000_000),
+            "601 M multiply-adds. It was searched under a limit of 620 M and is what α and β "
+            "prefer within it; what they prefer of all has 640 M.",
+        ),
+    ],
+)
+def test_what_was_found_is_told_with_its_costs_and_the_mobile_setting(
+    derived: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    path = fake_run.search(tmp_path / "run", lines=12)
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps(result | {"derived": derived}))
+    page = read([path])
+    assert said in page.text
+    assert ("multiply-adds of what was found" in page.text) == ("mobile" in said), "a tile"
+    del result["derived"]  # as before it was told
+    (path / "result.json").write_text(json.dumps(result))
+    assert "multiply-adds" not in read([path]).text
+
+
 def test_evidence_that_was_never_gathered_is_told_as_such() -> None:
     part = {"mean": [[0.3, 0.1], [0.1, 0.2]], "standard_error": [[0.1, None], [None, None]]}
     found = policy.certainty({"applied": part}).tolist()

@@ -2,6 +2,7 @@
 
 Supernet (supernet.py) is searched, Network (network.py) is what a genotype stands for, and a fixed
 network has no architecture to search: those of the paper's Table 5, and torchvision's.
+cost_table.py has what all architectures cost at once.
 """
 
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, in
         if "auxiliary" not in name
     )
     modes = [(module, module.training) for module in network.modules()]
-    like = next(network.parameters())
+    # A pool, as a part of a network, has no parameter to be like.
+    like = next(network.parameters(), torch.zeros(()))
     # Two images, since a norm without running statistics refuses one value a channel.
     images = torch.zeros((2, *image_shape), dtype=like.dtype, device=like.device)
     try:

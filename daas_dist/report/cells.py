@@ -3,9 +3,11 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 from daas_dist.report import markup
 from daas_dist.report.pictures import COLOUR, inline
+from daas_dist.report.record import Row
 from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -18,6 +20,8 @@ WORDS = {
     "avg_pool_3x3": "3×3 average pooling",
     "skip_connect": "skip connection",
 }
+MOBILE, MOBILE_SIDE = 600e6, 224
+"""Multiply-adds that the "mobile setting" allows, and the images' side in pixels."""
 MISSING = (
     "The picture needs graphviz: install the program <code>dot</code> "
     "(apt-get install graphviz, brew install graphviz) and write the report again."
@@ -45,6 +49,32 @@ def figures(genotype: Genotype, name: str) -> str:
         markup.figure(TITLES[kind], "", drawing(genotype, kind, f"{name}-{kind}"), "cell")
         for kind in KINDS
     )
+
+
+def mobile(image: Sequence[int], multiply_adds: int) -> str:
+    """How a network stands to the mobile setting; "" where its images (C, H, W) are smaller."""
+    if min(image[1:]) < MOBILE_SIDE:
+        return ""
+    where = "outside" if multiply_adds > MOBILE else "within"
+    return f"{where} the {markup.amount(MOBILE)} mobile setting"
+
+
+def costs(derived: Row) -> str:
+    """What the found network costs, in sentences; derived: as result.json has it."""
+    _, height, width = derived["image"]
+    setting = mobile(derived["image"], derived["multiply_adds"])
+    words = (
+        f"As {derived['cells']} cells of {derived['channels']} channels on images of {height} × "
+        f"{width} it has {markup.amount(derived['parameters'])} parameters and "
+        f"{markup.amount(derived['multiply_adds'])} multiply-adds{setting and f', {setting}'}."
+    )
+    if derived["max_multiply_adds"] is None:
+        return words
+    words += f" It was searched under a limit of {markup.amount(derived['max_multiply_adds'])}"
+    if derived["without_limit"] is None:
+        return f"{words}, within which the search ended by itself."
+    freely = markup.amount(derived["without_limit"]["multiply_adds"])
+    return f"{words} and is what α and β prefer within it; what they prefer of all has {freely}."
 
 
 def drawing(genotype: Genotype, kind: str, name: str) -> str:

@@ -160,6 +160,10 @@ def tiles(run: Run) -> str:
         made += _trained(best)
     if run.is_search and run.metrics:
         made.append(_validation(run))
+    derived = derived_of(run)
+    if best is None and derived is not None and (note := _mobile(run, derived["multiply_adds"])):
+        cost = markup.amount(derived["multiply_adds"])
+        made.append((cost, "multiply-adds of what was found", note))
     if run.result is not None:
         telemetry = run.result["telemetry"]
         note = f"{telemetry['steps']} steps, {markup.amount(telemetry['passes'])} passes of a path"
@@ -190,6 +194,18 @@ def _trained(best: Group) -> list[tuple[str, str, str]]:
         note = "above the mobile setting's 600 M" if above else "for one image"
         made.append((cost, "multiply-adds", note))
     return made
+
+
+def _mobile(run: Run, multiply_adds: int) -> str:
+    """How a network stands to the mobile setting, at the images that it was found for."""
+    derived = derived_of(run)
+    return "" if derived is None else cells.mobile(derived["image"], multiply_adds)
+
+
+def derived_of(run: Run) -> Row | None:
+    """What the found network costs; None if it was not said, or no architecture was searched."""
+    found = run.result or run.searched
+    return None if found is None else found.get("derived")
 
 
 def genotype_of(run: Run) -> Genotype | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from daas_dist.report import cells, markup, pictures, plots, policy, sample_grid, trainings
-from daas_dist.report.header import event_words, genotype_of
+from daas_dist.report.header import derived_of, event_words, genotype_of
 from daas_dist.report.markup import section, text
 from daas_dist.report.record import Row, Run
 from daas_dist.report.samples import Samples
@@ -62,7 +62,11 @@ def _found(run: Run, genotype: Genotype, name: str) -> str:
         "<p class='lead'>A cell reads the two cells before it; each of its nodes 2 to 5 adds two "
         "operations on what comes before; cell k is the nodes concatenated. The network stacks "
         "normal cells, with a reduction cell at one and two thirds of its depth.</p>"
-    ) + cells.legend()
+    )
+    derived = derived_of(run)
+    if derived is not None:
+        below += f"<p class='lead'>{text(cells.costs(derived))}</p>"
+    below += cells.legend()
     if run.result is not None and run.result["alpha"] is not None:
         below += _edges(run.result, genotype, name)
     return f"<div class='found'>{figures}</div>{below}"
