@@ -1,8 +1,8 @@
 """The one door for configuration: YAML and overrides in, a typed and checked Config out.
 
-`load` composes configs/ by Hydra (stage, data, model, preset); `load_frozen` reads the config.yaml
-of a run directory and never configs/. Whatever is wrong (a misspelt key, a wrong type, a value that
-is impossible) is a ConfigError of one sentence that names the key, its value and what is allowed.
+`load` composes configs/ by Hydra (GROUPS); `load_frozen` reads the config.yaml of a run directory
+and never configs/. Whatever is wrong (a misspelt key, a wrong type, a value that is impossible) is
+a ConfigError of one sentence that names the key, its value and what is allowed.
 """
 
 import difflib
@@ -27,11 +27,11 @@ from daas_dist.schema import Config
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
-GROUPS = ("stage", "data", "model", "preset")
-BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
+GROUPS = ("stage", "data", "model", "engine", "preset")
+BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model", "engine.name": "engine"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 UNREAD = {
-    "search": ("train",),
+    "search": ("train", "engine"),
     "train": ("search", "policy", "model.channels", "model.cells", "model.genotype", "mesh"),
 }
 """What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
@@ -70,6 +70,9 @@ HOW = (
     "mesh.arch",
     "mesh.data",
     "mesh.reduction",
+    "engine.name",
+    "engine.compile",
+    "engine.fused",
     "resume.allow",
     "search.keep_checkpoints",
 )

@@ -24,11 +24,25 @@ from daas_dist.rules import (
     check,
     check_url,
     is_url,
+    nearest_multiples,
     one_of,
     refuse,
 )
 
-ARCHITECTURES = ("found", "random")
+FIXED = (
+    "small",
+    "wide_resnet_40_2",
+    "wide_resnet_28_10",
+    "shake_shake_32d",
+    "shake_shake_96d",
+    "shake_shake_112d",
+    "pyramidnet_272",
+    "resnet50",
+)
+"""Networks whose sizes are their own, by their names in models.build; to import that takes
+seconds."""
+
+ARCHITECTURES = ("found", "random", *FIXED)
 POLICIES = ("found", "default", "trivial_augment", "rand_augment", "none")
 """What train.compare names. "default" is crop, flip and cutout as data.* has them, which found,
 trivial_augment and rand_augment have too; "none" leaves even these out."""
@@ -275,6 +289,7 @@ class Train:
     seeds: list[int]
     epochs: int
     batch_size: int
+    micro_batch: int | None
     channels: int
     cells: int
     auxiliary_weight: float
@@ -284,22 +299,48 @@ class Train:
     weight_decay: float
     clip: float
     label_smoothing: float
+    ema_decay: float | None
 
     def __post_init__(self) -> None:
         rows = [f"{a}/{p}" for a in ARCHITECTURES for p in POLICIES]
         for row in self.compare:
             if row not in rows:
-                refuse("train.compare", self.compare, "a list of some of " + ", ".join(rows))
+                parts = f"{'|'.join(ARCHITECTURES)}/{'|'.join(POLICIES)}"
+                refuse("train.compare", self.compare, f"a list [{parts}, …]")
         if self.policy_result is not None and self.result is None:
             wanted = "null, as train.result is null: it stands in for that one's policy"
             refuse("train.policy_result", self.policy_result, wanted)
         check(self, "train", DISTINCT, "compare", "seeds")
         check(self, "train", SEEDS, "seeds")
-        check(self, "train", COUNT, "epochs", "batch_size", "channels")
+        check(self, "train", COUNT, "epochs", "batch_size", "micro_batch", "channels")
+        if self.micro_batch is not None and self.batch_size % self.micro_batch:
+            batches = nearest_multiples(self.batch_size, self.micro_batch)
+            wanted = f"a multiple of train.micro_batch={self.micro_batch}, as {batches}"
+            refuse("train.batch_size", self.batch_size, wanted)
         check(self, "train", CELLS, "cells")
         check(self, "train", POSITIVE, "learning_rate", "clip")
         check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
         check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
+        check(self, "train", OPEN_SHARE, "ema_decay")
+
+
+@dataclass(kw_only=True, slots=True)
+class Engine:
+    name: str
+    zero_stage: int
+    precision: str
+    compile: bool
+    fused: bool
+
+    def __post_init__(self) -> None:
+        check(self, "engine", one_of("alone", "ddp", "deepspeed"), "name")
+        check(self, "engine", one_of("fp32", "bf16", "fp16"), "precision")
+        if self.zero_stage != 0:
+            wanted = (
+                "0, as a checkpoint of another stage does not resume on another number of ranks "
+                "(DeepSpeed#2921), and the momentum that it would spread is 24 MB for 6 M weights"
+            )
+            refuse("engine.zero_stage", self.zero_stage, wanted)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -333,6 +374,7 @@ class Config:
     search: Search
     policy: Policy
     train: Train
+    engine: Engine
     mesh: Mesh
     tensorboard: bool
     stop_after_minutes: float | None

@@ -31,7 +31,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     document = read(run_dir / "comparison.json")
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in document["rows"]]
+    timed = ("seconds", "throughput")
+    return [{k: v for k, v in row.items() if k not in timed} for row in document["rows"]]
 
 
 def epochs(run_dir: Path) -> dict[str, list[int]]:
