@@ -204,9 +204,9 @@ class Training:
         output = self.engine.forward(images)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         smoothing = self.settings.label_smoothing
-        whole = loss = cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        whole = loss = cross_entropy(_full(logits), labels, label_smoothing=smoothing)
         if auxiliary is not None:
-            beside = cross_entropy(auxiliary.float(), labels, label_smoothing=smoothing)
+            beside = cross_entropy(_full(auxiliary), labels, label_smoothing=smoothing)
             whole = loss + self.settings.auxiliary_weight * beside
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return engine.Passed(whole, torch.stack([loss, accuracy]))
@@ -234,6 +234,11 @@ class Training:
             beat()
         mean = self.mesh.total(total, "tests") / len(self.data.test)
         return mean[0].item(), mean[1].item()
+
+
+def _full(logits: Tensor) -> Tensor:
+    """In float32 at least, whatever the network computed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

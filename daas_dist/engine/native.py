@@ -98,10 +98,8 @@ class Ddp(Engine):
     ) -> None:
         super().__init__(network, optimiser, mesh, precision)
         self._scaled = ScaledStep(network, optimiser, clip=clip, precision=precision)
-        # The buffers are Engine.step's.
-        self._wrapped = DistributedDataParallel(
-            network, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        self._wrapped = DistributedDataParallel(network, gradient_as_bucket_view=True)
+        self._wrapped.broadcast_buffers = False  # Engine.step's work; as an argument deprecated
 
     def forward(self, images: Tensor) -> Any:
         with self.autocast():

@@ -61,10 +61,12 @@ class DeepSpeed(Engine):
         }
         if precision in AUTOCAST:
             settings["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST[precision]}
-        with waiting(mesh.rank, "starting DeepSpeed"):
-            self._deepspeed = deepspeed.initialize(
-                model=network, optimizer=optimiser, config=settings, dist_init_required=False
-            )[0]
+        # DeepSpeed sends the weights as bytes, which channels_last is not laid out for.
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self._deepspeed = deepspeed.initialize(
+            model=network, optimizer=optimiser, config=settings, dist_init_required=False
+        )[0]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def _scaler(self) -> torch.amp.GradScaler:
