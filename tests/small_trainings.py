@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +24,7 @@ from daas_dist.training import Training
 STAGE = (
     "stage=train_fashion", "preset=tiny", "data.limit=96", "data.test_limit=50",
     "train.compare=[random/trivial_augment]", "train.batch_size=32", "train.drop_path=0.3",
-    "train.learning_rate=0.1", "engine=ddp",
+    "train.learning_rate=0.02", "train.auxiliary_weight=0", "engine=ddp",
 )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def steps(training: Training, count: int) -> list[list[float]]:
     return told
 
 
+@cache
 def train(world: int, count: int, *overrides: str, double: bool = False) -> list[Trained]:
     """The ranks' trainings of `count` steps. double: in float64, where rounding has no time to
     grow."""

@@ -111,7 +111,8 @@ class Ddp(Engine):
         that resumes has to have that layout from its first step on, as one left in peace has."""
         with waiting(self.mesh.rank, "laying out gradients"):
             first().minimised.backward()
-            first()  # the new layout is made at the next forward pass
+            with self._wrapped.no_sync():
+                first()  # the new layout is made at the next forward pass
         self.optimiser.zero_grad()
 
     def passing(self, last: bool) -> AbstractContextManager[Any]:
