@@ -1,9 +1,9 @@
 """The step that every engine makes, and what an engine is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, final
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from daas_dist.mesh import Mesh
 
+Made = TypeVar("Made")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,18 +61,17 @@ class Engine(ABC):
         for number, forward in enumerate(passes, start=1):
             _copy(buffers, before)
             with self.passing(last=number == len(passes)):
-                with enough_memory():
-                    passed = forward()
+                passed = within_memory(forward)
                 self.backward(passed.minimised / len(passes))
-            told = [passed.minimised[None], passed.reported, *buffers]
-            total = total + torch.cat([each.detach().flatten().double() for each in told])
+                total = total + _flat([passed.minimised, *buffers, passed.reported])
         mean = self.mesh.total(total, "losses and buffers") / (len(passes) * self.mesh.world)
-        minimised, reported, *means = mean.split([1, len(passed.reported), *_sizes(buffers)])
+        sizes = [1, *(buffer.numel() for buffer in buffers)]
+        minimised, *means = mean[: sum(sizes)].split(sizes)
         if not bool(minimised.isfinite()):
             raise FloatingPointError("the loss is not finite")
         _copy(buffers, means)
         self.update()
-        return reported.cpu()
+        return mean[sum(sizes) :].cpu()
 
     @final
     def autocast(self) -> AbstractContextManager[Any]:
@@ -108,11 +108,10 @@ class Engine(ABC):
     def load(self, saved: dict[str, Any]) -> None: ...
 
 
-@contextmanager
-def enough_memory() -> Generator[None]:
-    """What can be done where there is not."""
+def within_memory(task: Callable[[], Made]) -> Made:
+    """What the task makes; where there is too little memory, what can be done."""
     try:
-        yield
+        return task()
     except torch.OutOfMemoryError as error:
         raise MemoryError("the device has too little memory; lower train.micro_batch") from error
 
@@ -123,8 +122,8 @@ def _copy(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         buffer.copy_(value.view_as(buffer))
 
 
-def _sizes(buffers: Sequence[Tensor]) -> list[int]:
-    return [buffer.numel() for buffer in buffers]
+def _flat(values: Sequence[Tensor]) -> Tensor:
+    return torch.cat([value.detach().flatten().double() for value in values])
 
 
 def _refuse_non_finite(optimiser: Optimizer, *_: object) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from daas_dist.engine.interface import Engine, Pass, enough_memory
+from daas_dist.engine.interface import Engine, Pass, within_memory
 from daas_dist.faults import waiting
 from daas_dist.mesh import Mesh
 
@@ -25,8 +25,7 @@ class ScaledStep:
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
 
     def backward(self, loss: Tensor) -> None:
-        with enough_memory():
-            self.scaler.scale(loss).backward()
+        within_memory(self.scaler.scale(loss).backward)
 
     def update(self) -> None:
         self.scaler.unscale_(self.optimiser)
@@ -110,7 +109,7 @@ class Ddp(Engine):
         gradients came; and where a gradient lies decides in which order ranks are summed. A run
         that resumes has to have that layout from its first step on, as one left in peace has."""
         with waiting(self.mesh.rank, "laying out gradients"):
-            first().minimised.backward()
+            within_memory(lambda: first().minimised.backward())
             with self._wrapped.no_sync():
                 first()  # the new layout is made at the next forward pass
         self.optimiser.zero_grad()

@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from daas_dist.engine.cut import Cut
-from daas_dist.engine.interface import Engine, Pass, enough_memory
+from daas_dist.engine.interface import Engine, Pass, within_memory
 from daas_dist.faults import waiting
 from daas_dist.mesh import Mesh
 from daas_dist.rules import ConfigError
@@ -50,7 +51,7 @@ class DeepSpeed(Engine):
             )
         logger.setLevel(logging.ERROR)
         # Otherwise a C++ operation for ranks on one host is compiled, which training never calls.
-        vars(ops)["__compatible_ops__"] = {}
+        ops.__dict__["__compatible_ops__"] = {}
         settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": cut.micro_batch,
             "gradient_accumulation_steps": len(cut.own),
@@ -83,8 +84,7 @@ class DeepSpeed(Engine):
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        with enough_memory():
-            self._deepspeed.backward(loss, scale_wrt_gas=False)
+        within_memory(partial(self._deepspeed.backward, loss, scale_wrt_gas=False))
 
     def update(self) -> None:
         with waiting(self.mesh.rank, "summing gradients"):
