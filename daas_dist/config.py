@@ -27,11 +27,11 @@ from daas_dist.schema import Config
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
-GROUPS = ("stage", "data", "model", "recipe", "preset")
-BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model"}
+GROUPS = ("stage", "data", "model", "recipe", "engine", "preset")
+BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model", "engine.name": "engine"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 UNREAD = {
-    "search": ("train", "recipe", "data.color_jitter", "data.lighting"),
+    "search": ("train", "recipe", "engine", "data.color_jitter", "data.lighting"),
     "train": (
         "search",
         "policy",
@@ -78,6 +78,9 @@ HOW = (
     "mesh.arch",
     "mesh.data",
     "mesh.reduction",
+    "engine.name",
+    "engine.compile",
+    "engine.fused",
     "resume.allow",
     "search.keep_checkpoints",
 )

@@ -290,6 +290,15 @@ def open_feed(
     return Feed(orders, crop(data), seed, part=part, steps=steps, workers=workers, pin=pin)
 
 
+def share(images: Source, part: Part) -> Source:
+    """The images of one of `of` parts that differ by one at most, or for streams by chance."""
+    if part.of == 1:
+        return images
+    if isinstance(images, Stream):
+        return images.share_of(part)
+    return images.take(torch.arange(len(images)).tensor_split(part.of)[part.number])
+
+
 def read_tests(feed: Feed | StreamFeed, images: Source, batch_size: int) -> Iterator[Read]:
     """All of the test images, each once, by a feed of the same data.*."""
     if isinstance(images, Stream):

@@ -3,20 +3,24 @@
 import json
 import os
 import sys
-from collections.abc import Generator
+import warnings
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from daas_dist import board, stopping
+from daas_dist import board, checkpoint, stopping
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
+from daas_dist.engine.cut import cut
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
 from daas_dist.mesh import Mesh, choose_data, connect, share_batches
+from daas_dist.rng import Part
 from daas_dist.runlog import RunLog, provenance, write_json, write_text
 from daas_dist.stopping import Stop
 
@@ -70,12 +74,15 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     patience = timedelta(minutes=2 * config.patience_minutes) if exchanges else timedelta(days=90)
     mesh = connect(device if exchanges else "cpu", patience)
     with _leaving(mesh), ExitStack() as held:
-        if exchanges:
+        if config.kind == "search":
             search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", mesh.world))
             data = choose_data(
                 config.mesh, mesh.world, node, search.architectures, search.batch_size
             )
             mesh = share_batches(mesh, data, patience)
+        elif exchanges:
+            train = config.train  # what the ranks cannot share is refused here
+            cut(train.batch_size, train.micro_batch, Part(mesh.rank, mesh.world))
         stop = held.enter_context(Stop())
         log: RunLog | None = None
         lock: Lock | None = None
@@ -112,6 +119,17 @@ def _leaving(mesh: Mesh) -> Generator[None]:
         mesh.close()
         raise
     mesh.close()
+
+
+def load_together(
+    mesh: Mesh, folder: Path, warn: Callable[[str], object] = warnings.warn
+) -> tuple[int, dict[str, Any]] | None:
+    """checkpoint.load_newest for ranks: rank 0 finds it, the others load the step it found."""
+    saved = checkpoint.load_newest(folder, warn=warn) if mesh.leads else None
+    step = mesh.agree("" if saved is None else str(saved[0]))
+    if not step:
+        return None
+    return (int(step), checkpoint.load(folder, int(step))) if saved is None else saved
 
 
 def _choose_device(name: str) -> str:

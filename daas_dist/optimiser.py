@@ -16,6 +16,7 @@ def sgd(
     nesterov: bool,
     weight_decay: float,
     decay_norms: bool,
+    fused: bool = False,
 ) -> torch.optim.SGD:
     """decay_norms: norms' weights and biases decay as all others do (DARTS, DADA); else they alone
     are spared (Fast AutoAugment, which adds the decay to the loss and so clips it too)."""
@@ -25,6 +26,7 @@ def sgd(
         momentum=momentum,
         nesterov=nesterov,
         weight_decay=weight_decay,
+        fused=fused,
     )
     if not decay_norms:
         optimiser.add_param_group({"params": list(_of_norms(network)), "weight_decay": 0.0})

@@ -85,3 +85,17 @@ def check_url(key: str, url: str) -> None:
         refuse(key, url, "a folder or one URL, as :: chains several")
     if scheme in ("http", "https") and re.search(r"[?#]", url):
         refuse(key, url, "the URL of a folder, without ? and #")
+
+
+def nearest_multiples(value: int, unit: int) -> str:
+    """ "96 or 128": the multiples of unit just below and above a value that is none."""
+    below = value // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
+
+
+def nearest_divisors(of: int, value: int) -> str:
+    """ "3 or 6": the divisors of `of` just below and above a value that is none."""
+    divisors = [each for each in range(1, of + 1) if of % each == 0]
+    below = max(each for each in divisors if each < value)
+    above = [each for each in divisors if each > value][:1]
+    return " or ".join(map(str, [below, *above]))

@@ -20,7 +20,7 @@ from daas_dist.dataset import (
     tell_warnings,
 )
 from daas_dist.faults import Watchdog
-from daas_dist.job import Job, at_work
+from daas_dist.job import Job, at_work, load_together
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
@@ -91,16 +91,15 @@ def _warn_of_idle_ranks(config: Config, job: Job) -> None:
 
 
 def _resume(search: Search, job: Job) -> None:
-    """The newest whole checkpoint: rank 0 finds it, the others load the step it found."""
-    folder, log = job.run_dir / "checkpoints", job.log
-    step, state = "", None
-    if log is not None:
-        saved = checkpoint.load_newest(folder, warn=lambda text: log.event("warning", message=text))
-        if saved is not None:
-            step, state = str(saved[0]), saved[1]
-    step = job.mesh.agree(step)
-    if step:
-        search.state.load(checkpoint.load(folder, int(step)) if state is None else state)
+    """From the newest whole checkpoint."""
+
+    def warn(text: str) -> None:
+        if job.log is not None:
+            job.log.event("warning", message=text)
+
+    saved = load_together(job.mesh, job.run_dir / "checkpoints", warn)
+    if saved is not None:
+        search.state.load(saved[1])
 
 
 def _steps(search: Search, job: Job) -> bool:

@@ -27,6 +27,7 @@ from daas_dist.rules import (
     check,
     check_url,
     is_url,
+    nearest_multiples,
     one_of,
     refuse,
 )
@@ -349,6 +350,7 @@ class Train:
     seeds: list[int]
     epochs: int
     batch_size: int
+    micro_batch: int | None
     channels: int
     cells: int
     auxiliary_weight: float
@@ -365,6 +367,7 @@ class Train:
     decay_norms: bool
     clip: float | None
     label_smoothing: float
+    ema_decay: float | None
 
     def __post_init__(self) -> None:
         networks = (*ARCHITECTURES, *(name for name in FIXED if name != "torchvision"))
@@ -381,11 +384,16 @@ class Train:
             refuse("train.policy_result", self.policy_result, wanted)
         check(self, "train", DISTINCT, "compare", "seeds")
         check(self, "train", SEEDS, "seeds")
-        check(self, "train", COUNT, "epochs", "batch_size", "channels")
+        check(self, "train", COUNT, "epochs", "batch_size", "micro_batch", "channels")
+        if self.micro_batch is not None and self.batch_size % self.micro_batch:
+            batches = nearest_multiples(self.batch_size, self.micro_batch)
+            wanted = f"a multiple of train.micro_batch={self.micro_batch}, as {batches}"
+            refuse("train.batch_size", self.batch_size, wanted)
         check(self, "train", CELLS, "cells")
         check(self, "train", POSITIVE, "learning_rate", "clip")
         check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
         check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
+        check(self, "train", OPEN_SHARE, "ema_decay")
         check(self, "train", one_of(*CURVES), "schedule")
         check(self, "train", one_of("epoch", "step"), "schedule_by")
         check(self, "train", MILESTONES, "milestones")
@@ -408,6 +416,25 @@ class Train:
         if self.warmup_multiplier is not None and not self.warmup_epochs:
             wanted = "null, as train.warmup_epochs=0"
             refuse("train.warmup_multiplier", self.warmup_multiplier, wanted)
+
+
+@dataclass(kw_only=True, slots=True)
+class Engine:
+    name: str
+    zero_stage: int
+    precision: str
+    compile: bool
+    fused: bool
+
+    def __post_init__(self) -> None:
+        check(self, "engine", one_of("alone", "ddp", "deepspeed"), "name")
+        check(self, "engine", one_of("fp32", "bf16", "fp16"), "precision")
+        if self.zero_stage != 0:
+            wanted = (
+                "0, as a checkpoint of another stage does not resume on another number of ranks "
+                "(DeepSpeed#2921), and the momentum that it would spread is 24 MB for 6 M weights"
+            )
+            refuse("engine.zero_stage", self.zero_stage, wanted)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -441,6 +468,7 @@ class Config:
     search: Search
     policy: Policy
     train: Train
+    engine: Engine
     mesh: Mesh
     tensorboard: bool
     stop_after_minutes: float | None

@@ -39,7 +39,7 @@ def test_every_stage_composes_under_every_preset(stage: str, preset: str) -> Non
 
 def test_the_groups_on_disk_are_the_known_ones() -> None:
     assert {path.name for path in door.directory().iterdir()} == {
-        *("stage", "data", "model", "recipe", "preset"),
+        *("stage", "data", "model", "recipe", "engine", "preset"),
         *("cluster", "experiment"),  # of launch/, and no part of a Config
         "config.yaml",
     }
@@ -244,7 +244,10 @@ def test_an_impossible_value_says_what_is_possible(overrides: str, expected: str
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.compare=[found/best]", "train.compare=[found/best] is not possible: expected"),
+        (
+            "train.compare=[found/best]",
+            "train.compare=[found/best] is not possible: expected a list [found|random|small|",
+        ),
         ("train.compare=[]", "expected one or more, none of them twice"),
         ("train.seeds=[1,1]", "train.seeds=[1, 1] is not possible: expected one or more, none"),
         ("train.seeds=[-1]", "expected whole numbers of 0 or more"),

@@ -27,7 +27,7 @@ def test_every_value_says_its_source(path: Path) -> None:
     leaves = config.flat(values)
     found = labels(path)
     group, launch = path.parent.name, ("cluster", "experiment")
-    prefix = f"{group}." if group in ("data", "model", *launch) else ""
+    prefix = f"{group}." if group in ("data", "model", "engine", *launch) else ""
     assert list(found) == [f"{prefix}{key}" for key in leaves]
     assert group in launch or set(found) <= set(config.keys())
     assert all(label.startswith(("paper ", "peer ", "ours: ")) for label in found.values())

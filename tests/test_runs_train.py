@@ -11,6 +11,7 @@ import torch
 from damage import flip_middle
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
+import daas_dist
 from daas_dist import augment, checkpoint, cli
 from daas_dist import config as configuration
 from daas_dist.data import Images
@@ -18,7 +19,7 @@ from daas_dist.dataset import load_data
 from daas_dist.rng import stream
 from daas_dist.runlog import read_metrics
 from daas_dist.space import random_genotype
-from daas_dist.train import Row, Training, run_training
+from daas_dist.train import Training, run_training
 
 pytestmark = needs_fashion_mnist
 
@@ -36,7 +37,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     document = read(run_dir / "comparison.json")
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in document["rows"]]
+    timed = ("seconds", "throughput")
+    return [{k: v for k, v in row.items() if k not in timed} for row in document["rows"]]
 
 
 def epochs(run_dir: Path) -> dict[str, list[int]]:
@@ -81,12 +83,10 @@ def test_a_recipe_on_a_fixed_network_runs_at_its_rates_and_is_evaluated_as_it_sa
 
     data = load_data(config)
     assert isinstance(data.test, Images)
-    training = Training(config, data, Row("small/found", 0), torch.device("cpu"))
-    training.load(folder / "checkpoints")
-    training.network.eval()
+    trained = daas_dist.load(folder / "result.json")
     images = augment.normalise(data.test.central(torch.arange(96)), data.mean, data.std)
     with torch.no_grad():
-        logits = training.network(images)
+        logits = trained.network()(images)
     among = (logits.topk(5).indices == data.test.labels[:, None]).any(1)
     line = read_metrics(folder)[-1]
     assert line["test_top5"] == float(among.double().mean())

@@ -7,16 +7,16 @@ from itertools import pairwise
 import pytest
 import torch
 
+from daas_dist import rows
 from daas_dist.config import load
 from daas_dist.schedules import Schedule, learning_rate
-from daas_dist.train import schedule_of
 
 GIVEN = {"train_imagenet": ["data.root=/shards"]}
 
 
 def schedule(stage: str, recipe: str) -> Schedule:
     words = [f"stage={stage}", f"recipe={recipe}", "train.result=r.json", *GIVEN.get(stage, [])]
-    return schedule_of(load(words).train)
+    return rows.schedule(load(words).train)
 
 
 def pc_darts(e: int) -> float:

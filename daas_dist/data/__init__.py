@@ -20,6 +20,7 @@ from daas_dist.data.feed import Feed, Order, Read, workers_for
 from daas_dist.data.folders import folder, list_classes, printable
 from daas_dist.data.idx_files import FASHION_MNIST_ROOT, fashion_mnist
 from daas_dist.data.images import Images, ImageSet, limit, measure, split
+from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.shards import Shards, limit_classes, open_shards
 from daas_dist.data.stream import Stream, StreamFeed, StreamOrder, open_stream
@@ -29,6 +30,7 @@ __all__ = [
     "Batches",
     "Cache",
     "Crop",
+    "DataError",
     "Feed",
     "ImageSet",
     "Images",

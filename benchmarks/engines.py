@@ -1,0 +1,141 @@
+"""DDP against DeepSpeed on the ranks it is started on: the same losses?, and how fast.
+
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/engines.py
+
+Fashion-MNIST; a derived network (a random genotype, 4 cells of 8 channels, drop-path, auxiliary
+head) and a wide residual network of 10 layers (a small WRN-28-10 in form). Both engines make the
+same steps in turn, so that both meet the same noise of the machine. Printed: the largest relative
+difference of a loss over all steps and over the first 10; the same for DDP against DDP with one
+weight that starts one rounding (1 + 2⁻²³) away, which is what rounding alone becomes; images a
+second of the slowest rank (median of the steps); and DeepSpeed's ratio to DDP's step by step
+(median, least to most).
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from daas_dist import config as configuration
+from daas_dist import rows
+from daas_dist.config import Config
+from daas_dist.dataset import DataSet, load_data
+from daas_dist.engine.cut import cut
+from daas_dist.mesh import Mesh, connect
+from daas_dist.rng import Part
+from daas_dist.rows import Row
+from daas_dist.training import Training
+
+STAGE = (
+    "stage=train_fashion", "train.compare=[random/default]", "train.channels=8", "train.cells=4",
+    "train.drop_path=0.2", "train.epochs=1000", "data.limit=2048", "data.test_limit=100",
+)  # fmt: skip
+ENGINES = ("ddp", "deepspeed")
+NUDGED = "ddp, nudged"
+
+
+class Block(nn.Module):
+    """norm, ReLU, 3×3, norm, ReLU, 3×3, and a way around."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.BatchNorm2d(before), nn.BatchNorm2d(width)
+        self.conv_1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+        self.conv_2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.around = nn.Conv2d(before, width, 1, stride, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = F.relu(self.norm_1(images))
+        return self.around(inner) + self.conv_2(F.relu(self.norm_2(self.conv_1(inner))))
+
+
+class Wide(nn.Module):
+    """Three blocks of 16, 32 and 64 channels, as WRN-10-1."""
+
+    def __init__(self, classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2))
+        self.norm, self.classifier = nn.BatchNorm2d(64), nn.Linear(64, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(F.relu(self.norm(self.blocks(self.stem(images)))).mean((2, 3)))
+
+
+def wide(config: Config, data: DataSet, row: Row) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(row.seed)
+        return Wide(len(data.train.classes), data.train.shape[0])
+
+
+def training(engine: str, data: DataSet, mesh: Mesh, given: list[str]) -> Training:
+    config = configuration.load([*STAGE, f"engine={engine}", *given])
+    shared = cut(config.train.batch_size, config.train.micro_batch, Part(mesh.rank, mesh.world))
+    row = Row(config.train.compare[0], 0)
+    device = torch.device(f"cuda:{mesh.local_rank}" if torch.cuda.is_available() else "cpu")
+    started = Training(config, data, row, mesh, shared, device)
+    started.network.train()
+    return started
+
+
+def step(training: Training, mesh: Mesh) -> tuple[float, float]:
+    """(loss, seconds of the slowest rank)."""
+    mesh.barrier()
+    before, began = training.sums, time.monotonic()
+    training.train_step()
+    seconds = max(mesh.gather(time.monotonic() - began))
+    return float((training.sums - before)[0]), seconds
+
+
+def report(name: str, steps: int, mesh: Mesh, data: DataSet, given: list[str]) -> None:
+    trainings = {engine: training(engine, data, mesh, given) for engine in ENGINES}
+    trainings[NUDGED] = training("ddp", data, mesh, given)
+    with torch.no_grad():
+        next(trainings[NUDGED].network.parameters()).view(-1)[0] *= 1 + 2**-23
+    made: dict[str, list[tuple[float, float]]] = {name: [] for name in trainings}
+    for _ in range(steps):
+        for engine, each in trainings.items():
+            made[engine].append(step(each, mesh))
+    if not mesh.leads:
+        return
+    losses, seconds = (
+        {name: torch.tensor([each[i] for each in its]) for name, its in made.items()}
+        for i in (0, 1)
+    )
+    apart, nudged = ((losses[name] / losses["ddp"] - 1).abs() for name in ("deepspeed", NUDGED))
+    batch = trainings["ddp"].settings.batch_size
+    speed = {e: batch / statistics.median(seconds[e][1:].tolist()) for e in ENGINES}
+    ratios = sorted((seconds["ddp"] / seconds["deepspeed"])[1:].tolist())
+    spread = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}-{ratios[-1]:.2f}]"
+    print(
+        f"{name:<16} {float(apart.max()):.0e} ({float(apart[:10].max()):.0e})   "
+        f"{float(nudged.max()):.0e} ({float(nudged[:10].max()):.0e})  "
+        f"{speed['ddp']:7.0f} {speed['deepspeed']:10.0f}   ×{spread}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument("--steps", type=int, default=100)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    mesh = connect("cuda" if torch.cuda.is_available() else "cpu")
+    data = load_data(configuration.load([*STAGE, *arguments.overrides]))
+    if mesh.leads:
+        ranks = f"{mesh.world} ranks"
+        print(f"{ranks:<16} apart (first 10)  nudged (first 10)  DDP/s  DeepSpeed/s  ratio")
+    report("derived network", arguments.steps, mesh, data, arguments.overrides)
+    rows.network = wide
+    report("wide network", arguments.steps, mesh, data, arguments.overrides)
+    mesh.close()
+
+
+if __name__ == "__main__":
+    main()
