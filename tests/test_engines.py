@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from whole_runs import needs_fashion_mnist
 
 from daas_dist import augment, rows
+from daas_dist.data import Images
 from daas_dist.engine import Alone, Passed
 from daas_dist.engine.compiled import compile_checked
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
+from daas_dist.rng import Part
 from daas_dist.rules import ConfigError
 
 pytestmark = [needs_fashion_mnist, forks]
@@ -120,7 +122,7 @@ def test_running_statistics_are_the_mean_of_what_each_micro_batch_would_have_mad
     for number, micro_batch in enumerate(images):
         alone.network.load_state_dict(before)
         alone.network.train()
-        alone.network(alone._input(micro_batch, number))  # pyright: ignore[reportPrivateUsage]
+        alone.network(alone.inputs(micro_batch, alone.row.seed, 1, Part(number, len(images))))
         made.append({name: value.clone() for name, value in alone.network.named_buffers()})
     means = {
         name: sum((its[name].double() for its in made), torch.zeros(())) / len(made)
@@ -188,6 +190,7 @@ def test_every_test_image_is_counted_once(world: int) -> None:
         return tested, training.tested.central(torch.arange(len(training.tested)))
 
     told = in_ranks(world, task)
+    assert isinstance(data.test, Images)
     assert torch.equal(
         torch.cat([images for _, images in told]), data.test.central(torch.arange(50))
     )
@@ -197,7 +200,8 @@ def test_every_test_image_is_counted_once(world: int) -> None:
         logits = network(every)
     loss = float(nn.functional.cross_entropy(logits, data.test.labels))
     accuracy = float((logits.argmax(1) == data.test.labels).double().mean())
-    assert [its for its, _ in told] == [pytest.approx((loss, accuracy), rel=1e-12)] * world
+    tested = [(its.images, its.loss, its.top1) for its, _ in told]
+    assert tested == [pytest.approx((50, loss, accuracy), rel=1e-12)] * world
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.03), ("fp16", 0.004)])

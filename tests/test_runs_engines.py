@@ -21,6 +21,7 @@ from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
 
 from daas_dist import augment, checkpoint
 from daas_dist import config as configuration
+from daas_dist.data import Images
 from daas_dist.dataset import load_data
 from daas_dist.models.network import Network
 from daas_dist.rules import ConfigError
@@ -77,6 +78,7 @@ def test_a_row_leaves_its_weights_and_what_they_are(peaceful: Path) -> None:
         said["in_channels"], said["stem"], said["auxiliary"],
     )  # fmt: skip
     images = load_data(configuration.load([*STAGE])).test
+    assert isinstance(images, Images)
     inputs = augment.normalise(
         images.central(torch.arange(60)), result["data"]["mean"], result["data"]["std"]
     )
