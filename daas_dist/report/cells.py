@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 
 from daas_dist.report import markup
+from daas_dist.report.compare import MOBILE, MOBILE_SIDE
 from daas_dist.report.pictures import COLOUR, inline
 from daas_dist.report.record import Row
 from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
@@ -20,8 +21,6 @@ WORDS = {
     "avg_pool_3x3": "3×3 average pooling",
     "skip_connect": "skip connection",
 }
-MOBILE, MOBILE_SIDE = 600e6, 224
-"""Multiply-adds that the "mobile setting" allows, and the images' side in pixels."""
 MISSING = (
     "The picture needs graphviz: install the program <code>dot</code> "
     "(apt-get install graphviz, brew install graphviz) and write the report again."

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from daas_dist.report.record import Row, Run
 
-MOBILE = 600e6
-"""Multiply-adds that the "mobile setting" allows at 224 pixels."""
+MOBILE, MOBILE_SIDE = 600e6, 224
+"""Multiply-adds that the "mobile setting" allows, and the images' side in pixels."""
 
 Figures = tuple[float, float | None]
 """A mean, and its spread or standard error (None when there is one value only)."""
@@ -54,7 +54,7 @@ class Trained:
     @property
     def above_mobile(self) -> bool:
         """Whether it is a network for 224 pixels that the mobile setting leaves out."""
-        large = self.shape[-1:] >= (224,)
+        large = self.shape[-1:] >= (MOBILE_SIDE,)
         return large and self.multiply_adds is not None and self.multiply_adds > MOBILE
 
 
