@@ -246,7 +246,7 @@ def test_an_impossible_value_says_what_is_possible(overrides: str, expected: str
     [
         (
             "train.compare=[found/best]",
-            "train.compare=[found/best] is not possible: expected a list of ARCHITECTURE/POLICY, of",
+            "train.compare=[found/best] is not possible: expected a list of ARCHITECTURE/POLICY",
         ),
         ("train.compare=[]", "expected one or more, none of them twice"),
         ("train.seeds=[1,1]", "train.seeds=[1, 1] is not possible: expected one or more, none"),
