@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/engines.py
 
-Fashion-MNIST; a derived network (a random genotype, 4 cells of 8 channels, drop-path, auxiliary
-head) and a wide residual network of 10 layers (a small WRN-28-10 in form). Both engines make the
-same steps in turn, so that both meet the same noise of the machine. Printed: the largest relative
+Fashion-MNIST; of --networks, random is a derived network (a random genotype, 4 cells of 8 channels,
+drop-path, auxiliary head), the others are those of train.compare. Both engines make the same steps
+in turn, so that both meet the same noise of the machine. Printed: the largest relative
 difference of a loss over all steps and over the first 10; the same for DDP against DDP with one
 weight that starts one rounding (1 + 2⁻²³) away, which is what rounding alone becomes; images a
 second of the slowest rank (median of the steps); and DeepSpeed's ratio to DDP's step by step
@@ -16,12 +16,8 @@ import statistics
 import time
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from daas_dist import config as configuration
-from daas_dist import rows
-from daas_dist.config import Config
 from daas_dist.dataset import DataSet, load_data
 from daas_dist.engine.cut import cut
 from daas_dist.mesh import Mesh, connect
@@ -30,45 +26,12 @@ from daas_dist.rows import Row
 from daas_dist.training import Training
 
 STAGE = (
-    "stage=train_fashion", "train.compare=[random/default]", "train.channels=8", "train.cells=4",
-    "train.drop_path=0.2", "train.epochs=1000", "data.limit=2048", "data.test_limit=100",
+    "stage=train_fashion", "train.channels=8", "train.cells=4", "train.drop_path=0.2",
+    "train.epochs=1000", "data.limit=2048", "data.test_limit=100",
 )  # fmt: skip
+RANDOM = "train.compare=[random/default]"
 ENGINES = ("ddp", "deepspeed")
 NUDGED = "ddp, nudged"
-
-
-class Block(nn.Module):
-    """norm, ReLU, 3×3, norm, ReLU, 3×3, and a way around."""
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.norm_1, self.norm_2 = nn.BatchNorm2d(before), nn.BatchNorm2d(width)
-        self.conv_1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-        self.conv_2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.around = nn.Conv2d(before, width, 1, stride, bias=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        inner = F.relu(self.norm_1(images))
-        return self.around(inner) + self.conv_2(F.relu(self.norm_2(self.conv_1(inner))))
-
-
-class Wide(nn.Module):
-    """Three blocks of 16, 32 and 64 channels, as WRN-10-1."""
-
-    def __init__(self, classes: int, in_channels: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2))
-        self.norm, self.classifier = nn.BatchNorm2d(64), nn.Linear(64, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(F.relu(self.norm(self.blocks(self.stem(images)))).mean((2, 3)))
-
-
-def wide(config: Config, data: DataSet, row: Row) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(row.seed)
-        return Wide(len(data.train.classes), data.train.shape[0])
 
 
 def training(engine: str, data: DataSet, mesh: Mesh, given: list[str]) -> Training:
@@ -123,17 +86,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument("--networks", nargs="+", default=["random", "wide_resnet_40_2"])
     parser.add_argument("--steps", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     mesh = connect("cuda" if torch.cuda.is_available() else "cpu")
-    data = load_data(configuration.load([*STAGE, *arguments.overrides]))
+    data = load_data(configuration.load([*STAGE, RANDOM, *arguments.overrides]))
     if mesh.leads:
         ranks = f"{mesh.world} ranks"
         print(f"{ranks:<16} apart (first 10)  nudged (first 10)  DDP/s  DeepSpeed/s  ratio")
-    report("derived network", arguments.steps, mesh, data, arguments.overrides)
-    rows.network = wide
-    report("wide network", arguments.steps, mesh, data, arguments.overrides)
+    for name in arguments.networks:
+        given = [*arguments.overrides, f"train.compare=[{name}/default]"]
+        report(name, arguments.steps, mesh, data, given)
     mesh.close()
 
 
