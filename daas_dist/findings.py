@@ -97,6 +97,6 @@ def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
     return {
         **asdict(costs.size),
         **_costs(search, genotype),
-        "max_multiply_adds": None if budget is None else budget.limit,
+        "max_flops": None if budget is None else budget.limit,
         "without_limit": changed,
     }

@@ -424,14 +424,14 @@ class Search:
         )
 
     def _budget(self) -> Budget | None:
-        limit, size = self.config.search.max_multiply_adds, self.config.search.derived
+        limit, size = self.config.search.max_flops, self.config.search.derived
         if limit is None:
             return None
         table = self.costs.multiply_adds
         if limit < table.constant:
             which = f"{size.cells} cells of {size.channels} channels, all pools"
             wanted = f"at least {table.constant}, which the cheapest network has ({which})"
-            refuse("search.max_multiply_adds", limit, wanted)
+            refuse("search.max_flops", limit, wanted)
         return Budget(limit, table)
 
     def policy(self) -> Policy | None:

@@ -204,7 +204,7 @@ def derived(
     return {
         "channels": 48, "cells": 14, "classes": 1000, "image": list(image), "stem": "imagenet",
         "parameters": 4_718_752, "multiply_adds": multiply_adds, "expected_multiply_adds": 5.5e8,
-        "price": None if most is None else 0.25, "max_multiply_adds": most,
+        "price": None if most is None else 0.25, "max_flops": most,
         "without_limit": None if freely is None else {"genotype": {}, "multiply_adds": freely},
     }  # fmt: skip
 

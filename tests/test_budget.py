@@ -300,9 +300,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 
 def test_a_limit_that_is_not_reached_changes_no_bit() -> None:
-    off, wide, tight = (
-        search(f"search.max_multiply_adds={limit}") for limit in ("null", "1e9", "150e3")
-    )
+    off, wide, tight = (search(f"search.max_flops={limit}") for limit in ("null", "1e9", "150e3"))
     for run in (off, wide, tight):
         for _ in range(3):
             run.step()
@@ -310,7 +308,7 @@ def test_a_limit_that_is_not_reached_changes_no_bit() -> None:
     assert not torch.equal(off.state.alpha, tight.state.alpha)
 
 
-LIMITED = "search.max_multiply_adds=100e3", "search.architecture.learning_rate=0.0001"
+LIMITED = "search.max_flops=100e3", "search.architecture.learning_rate=0.0001"
 
 
 def test_a_search_under_a_limit_resumes_to_the_same_bits() -> None:
@@ -342,7 +340,7 @@ def test_ranks_hold_a_limit_with_the_same_bits() -> None:
 
 
 def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
-    run = search("search.max_multiply_adds=100e3")
+    run = search("search.max_flops=100e3")
     alpha, beta = (value.float() for value in logits(7))
     alpha[..., OPERATIONS.index("sep_conv_5x5")] += 4
     with torch.no_grad():
@@ -358,11 +356,11 @@ def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
 
 def test_an_impossible_limit_is_refused_with_the_cheapest_networks_cost() -> None:
     cheapest = search().costs.multiply_adds.constant
-    assert search(f"search.max_multiply_adds={cheapest}").budget is not None
+    assert search(f"search.max_flops={cheapest}").budget is not None
     with pytest.raises(ConfigError) as refused:
-        search(f"search.max_multiply_adds={cheapest - 1}")
+        search(f"search.max_flops={cheapest - 1}")
     assert str(refused.value) == (
-        f"search.max_multiply_adds={cheapest - 1}.0 is not possible: expected at least {cheapest}, "
+        f"search.max_flops={cheapest - 1}.0 is not possible: expected at least {cheapest}, "
         "which the cheapest network has (3 cells of 4 channels, all pools)"
     )
 
@@ -381,12 +379,12 @@ def test_a_whole_search_under_a_limit_says_what_it_found(tmp_path: Path) -> None
     words = ["preset=tiny", "data.limit=64", "search.target=architecture", "search.log_every=1"]
     limit = 8e5
     for name, value in (("held", str(limit)), ("free", "null")):
-        given = [f"run_dir={tmp_path / name}", f"search.max_multiply_adds={value}"]
+        given = [f"run_dir={tmp_path / name}", f"search.max_flops={value}"]
         run_search(configuration.load([*words, *given]))
     held, free = (read(tmp_path / name / "result.json")["derived"] for name in ("held", "free"))
     assert free["multiply_adds"] > limit >= held["multiply_adds"]
-    assert free["max_multiply_adds"] is free["price"] is free["without_limit"] is None
-    assert held["max_multiply_adds"] == limit and held["price"] > 0
+    assert free["max_flops"] is free["price"] is free["without_limit"] is None
+    assert held["max_flops"] == limit and held["price"] > 0
     for name, told in (("held", held), ("free", free)):
         network = daas_dist.load(tmp_path / name / "result.json").network(4, 3)
         assert models.cost(network, (1, 28, 28)) == (told["parameters"], told["multiply_adds"])

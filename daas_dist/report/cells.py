@@ -67,9 +67,9 @@ def costs(derived: Row) -> str:
         f"{width} it has {markup.amount(derived['parameters'])} parameters and "
         f"{markup.amount(derived['multiply_adds'])} multiply-adds{setting and f', {setting}'}."
     )
-    if derived["max_multiply_adds"] is None:
+    if derived["max_flops"] is None:
         return words
-    words += f" It was searched under a limit of {markup.amount(derived['max_multiply_adds'])}"
+    words += f" It was searched under a limit of {markup.amount(derived['max_flops'])}"
     if derived["without_limit"] is None:
         return f"{words}, within which the search ended by itself."
     freely = markup.amount(derived["without_limit"]["multiply_adds"])
