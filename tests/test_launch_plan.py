@@ -44,9 +44,10 @@ def test_a_stage_may_take_from_any_before_it() -> None:
         ("table5", 3 * (2 + 6 + 4), 3 * (6 + 4)),
         ("table6", 20, 4 + 4 + 2 * 4),
         ("table7", 3 + 9, 18 - 3),
+        ("fashion", 3 * 5, 3 * (1 + 1 + 2)),
     ],
 )
-def test_the_papers_tables(name: str, runs: int, edges: int) -> None:
+def test_the_papers_tables_and_ours(name: str, runs: int, edges: int) -> None:
     """Counted from the paper: searches, trainings, and which needs which."""
     todo = plan.experiment(name, [], None)
     assert len(todo.runs) == runs and todo.table
