@@ -45,8 +45,9 @@ def feed_of(images: Shards, most: int, **more: Any) -> Feed:
 
 
 def read(own: Feed, steps: range) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [own.batch(step)["train"] for step in steps]
-    return torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+    batches = [[part.clone() for part in own.batch(step)["train"]] for step in steps]
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 @pytest.fixture

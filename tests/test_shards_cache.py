@@ -116,8 +116,8 @@ def batches(config: Config, data: DataSet, steps: int = 12) -> list[torch.Tensor
         part=WHOLE,
         device=torch.device("cpu"),
     )
-    read = [feed.batch(step) for step in range(steps)]
-    return [each for step in read for found in step.values() for each in found]
+    read = (found for step in range(steps) for found in feed.batch(step).values())
+    return [each.clone() for found in read for each in found]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

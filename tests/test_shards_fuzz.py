@@ -96,7 +96,7 @@ def truth(root: Path) -> tuple[Manifest, list[tuple[bytes, int]]]:
     images = open_shards(root, size=8, channels=3)
     reading = Reading()
     rows = range(len(images))
-    read = [(images.folder.read(i, reading), int(images.labels[i])) for i in rows]
+    read = [(bytes(images.folder.read(i, reading)), int(images.labels[i])) for i in rows]
     reading.close()
     return images.folder.manifest, read
 

@@ -1,6 +1,7 @@
 """Reading shards: what comes, and in which order, on any ranks and workers, after any stop."""
 
 import io
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def feed(images: Shards, crop: Crop, batch: int, epochs: int = 2, **more: object
 
 
 def read(own: Feed, steps: range) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [own.batch(step)["train"] for step in steps]
-    return torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+    batches = [[part.clone() for part in own.batch(step)["train"]] for step in steps]
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 # --- What comes ----------------------------------------------------------------------------------
@@ -198,6 +200,18 @@ def test_the_steps_may_be_asked_for_in_any_order(shards: Shards) -> None:
     for step in (3, 4, 5, 1, 2, 9, 9, 0):
         a, b = ahead.batch(step)["train"], plain.batch(step)["train"]
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+def test_a_batch_stays_as_it_is_until_the_one_after_the_next(shards: Shards) -> None:
+    """While two workers read four steps ahead, into memory that has to last for that."""
+    own = feed(shards, CUT, 12, workers=2)
+    before = own.batch(0)["train"]
+    kept = [part.clone() for part in before]
+    for step in range(1, 12):
+        after = own.batch(step)["train"]
+        time.sleep(0.02)  # the workers are as far ahead as they go
+        assert all(map(torch.equal, before, kept))
+        before, kept = after, [part.clone() for part in after]
 
 
 def test_reading_ahead_draws_nothing_from_torch_s_own_generator(shards: Shards) -> None:

@@ -48,7 +48,7 @@ def square_of(opened: Image.Image, size: int, channels: int, shorter: int) -> np
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def resized_part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor:
+def resized_part(data: bytes | bytearray, size: int, channels: int, box_of: BoxOf) -> Tensor:
     """[C, size, size] uint8: a part of an encoded picture, resized (bilinear with antialias).
 
     The same as torchvision's resized_crop of the picture as Pillow decodes it.
@@ -65,7 +65,7 @@ def resized_part(data: bytes, size: int, channels: int, box_of: BoxOf) -> Tensor
     return interpolate(cut[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
+def _is_plain_jpeg(data: bytes | bytearray) -> bool:
     """Whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a size
     that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
     at, fits = 2, False
@@ -82,7 +82,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
     return False
 
 
-def _jpeg(data: bytes) -> Tensor | None:
+def _jpeg(data: bytes | bytearray) -> Tensor | None:
     """[3, H, W]: Pillow's very values in two thirds of its time. None where torchvision, which says
     that it will, no longer decodes, or where it finds fault: Pillow then decodes, or says why not.
     """
@@ -90,7 +90,8 @@ def _jpeg(data: bytes) -> Tensor | None:
         from torchvision.io import ImageReadMode, decode_jpeg  # takes a second to import
     except ImportError:
         return None
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    writable = data if isinstance(data, bytearray) else bytearray(data)
+    encoded = torch.frombuffer(writable, dtype=torch.uint8)
     try:
         decoded = decode_jpeg(encoded, ImageReadMode.RGB)
     except RuntimeError:

@@ -157,7 +157,8 @@ class Feed:
         """What is wrong with each bad sample so far. Another of its class was read instead."""
 
     def batch(self, step: int) -> dict[str, Read]:
-        """By purpose. DataError names a bad sample that may not be replaced."""
+        """By purpose; its memory is written again when the batch after the next is asked for.
+        DataError names a bad sample that may not be replaced."""
         if step != self._next:
             self._ahead = _in_turn(self._steps, range(step, self._last), self.workers, self.pin)
         self._next = step + 1
@@ -183,41 +184,51 @@ class Feed:
         return read
 
 
-class Ring(Dataset[Found]):
-    """What a reader reads, its images in memory that the workers share with their parent: in new
-    memory they would cost a worker a tenth of its time, and fill a container's /dev/shm."""
+Written = tuple[dict[str, int], list[str]] | DataError
+"""Found, but of each batch only how many images it has: they and their labels are in a slot."""
+
+
+class Ring(Dataset[Written]):
+    """What a reader reads, in memory that the workers share with their parent. In tensors of their
+    own it would cost a worker a tenth of its time, and fill a container's /dev/shm."""
 
     def __init__(self, reader: Reader, slots: int) -> None:
-        """slots: more than the DataLoader has on their way, so that no worker writes into a batch
-        that is not taken."""
+        """slots: two more than the DataLoader has on their way: of the batch that is asked for, and
+        of the one before it, which is still used."""
         self.reader, self.slots = reader, slots
-        self.memory = {
-            purpose: torch.frombuffer(mmap(-1, slots * math.prod(shape)), dtype=torch.uint8).view(
-                slots, *shape
-            )
-            for purpose, shape in reader.shapes().items()
-        }
+        self.images: dict[str, Tensor] = {}
+        self.labels: dict[str, Tensor] = {}
+        for purpose, (batch, *image) in reader.shapes().items():
+            self.images[purpose] = _shared(torch.uint8, slots, batch, *image)
+            self.labels[purpose] = _shared(torch.int64, slots, batch)
 
-    def __getitem__(self, number: int) -> Found:
-        """In a worker. The images stay in their slot."""
-        found = self.reader.read(number, self._slots(number))
+    def __getitem__(self, number: int) -> Written:
+        """In a worker."""
+        slot = number % self.slots
+        found = self.reader.read(number, {key: each[slot] for key, each in self.images.items()})
         if isinstance(found, DataError):
             return found
-        nothing = torch.empty(0, dtype=torch.uint8)
-        return {key: Read(nothing, each.labels) for key, each in found[0].items()}, found[1]
+        read, bad = found
+        for purpose, each in read.items():
+            self.labels[purpose][slot, : len(each.labels)] = each.labels
+        return {purpose: len(each.labels) for purpose, each in read.items()}, bad
 
-    def filled(self, number: int, found: Found) -> Found:
-        """What __getitem__ found, with its images, which the next one may overwrite."""
-        if isinstance(found, DataError):
-            return found
-        slots = self._slots(number)
+    def filled(self, number: int, written: Written) -> Found:
+        """What was written, which the next one may overwrite."""
+        if isinstance(written, DataError):
+            return written
+        slot, (counts, bad) = number % self.slots, written
         read = {
-            key: Read(slots[key][: len(each.labels)], each.labels) for key, each in found[0].items()
+            key: Read(self.images[key][slot, :count], self.labels[key][slot, :count])
+            for key, count in counts.items()
         }
-        return read, found[1]
+        return read, bad
 
-    def _slots(self, number: int) -> Slots:
-        return {purpose: memory[number % self.slots] for purpose, memory in self.memory.items()}
+
+def _shared(dtype: torch.dtype, *shape: int) -> Tensor:
+    """Memory that forked processes have in common."""
+    size = math.prod(shape) * dtype.itemsize
+    return torch.frombuffer(mmap(-1, size), dtype=dtype).view(shape)
 
 
 # Not of Feed: its iterator would hold on to it, and it to the iterator, and the workers would live
@@ -225,9 +236,9 @@ class Ring(Dataset[Found]):
 def _in_turn(reader: Reader, numbers: range, workers: int, pin: bool) -> Iterator[Found]:
     """What is read under these numbers, in turn, ahead of its use if there are workers."""
     if workers == 0:
-        return (_kept(reader.read(number, {}), pin, new=True) for number in numbers)
-    ring = Ring(reader, slots=AHEAD * workers + 1)
-    loader: DataLoader[Found] = DataLoader(
+        return (_pinned(reader.read(number, {}), pin) for number in numbers)
+    ring = Ring(reader, slots=AHEAD * workers + 2)
+    loader: DataLoader[Written] = DataLoader(
         ring,
         batch_size=None,
         sampler=numbers,
@@ -238,14 +249,12 @@ def _in_turn(reader: Reader, numbers: range, workers: int, pin: bool) -> Iterato
         generator=stream(0, "workers"),
     )
     found = zip(numbers, loader, strict=True)
-    return (_kept(ring.filled(*each), pin) for each in found)
+    return (_pinned(ring.filled(*each), pin) for each in found)
 
 
-def _kept(found: Found, pin: bool, new: bool = False) -> Found:
-    """With images of its own, for a GPU in memory that it copies from while it computes (pin):
-    2 ms for 64 images of 224 pixels. new: they lie in memory of their own already."""
-    if isinstance(found, DataError) or (new and not pin):
+def _pinned(found: Found, pin: bool) -> Found:
+    """In memory from which a GPU copies while it computes: 2 ms for 64 images of 224 pixels."""
+    if isinstance(found, DataError) or not pin:
         return found
-    keep = Tensor.pin_memory if pin else Tensor.clone
     read, bad = found
-    return {key: Read(keep(each.images), each.labels) for key, each in read.items()}, bad
+    return {key: Read(each.images.pin_memory(), each.labels) for key, each in read.items()}, bad

@@ -111,17 +111,18 @@ class ShardFolder:
     def shard_of(self, row: int) -> int:
         return int(np.searchsorted(self.first, row, side="right")) - 1
 
-    def read(self, row: int, reading: Reading) -> bytes:
+    def read(self, row: int, reading: Reading) -> bytearray:
         """The bytes of a sample. DataError names it if they are not those that were packed."""
         number = self.shard_of(row)
         expected = self.rows[row]
         size = int(expected["size"])
+        data = bytearray(size)  # a decoder takes it as it is, and bytes only copied
         try:
-            data = os.pread(self._descriptor(number, reading), size, int(expected["offset"]))
+            found = os.preadv(self._descriptor(number, reading), [data], int(expected["offset"]))
         except OSError as error:
             raise DataError(f"{self.name(row)} cannot be read ({error})") from None
-        if len(data) != size:
-            raise DataError(f"{self.name(row)}: the shard ends after {len(data)} of {size} bytes")
+        if found != size:
+            raise DataError(f"{self.name(row)}: the shard ends after {found} of {size} bytes")
         if zlib.crc32(data) != expected["crc"]:
             raise DataError(f"{self.name(row)}: its bytes have changed since they were packed")
         return data
@@ -205,17 +206,18 @@ class Shards:
         parts = Parts.draw(len(index), crop.scale, crop.flip, generator)
         places = part.take(torch.arange(len(index))).tolist()
         images = self._memory(len(places), into)
+        rows = index.tolist()
         with quiet():
             for image, i in zip(images, places, strict=True):
-                own = self._picture(int(index[i]), lambda data: self._cut(data, parts, i))  # noqa: B023
+                own = self._picture(rows[i], lambda data: self._cut(data, parts, i))  # noqa: B023
                 image.copy_(own.flip(-1) if parts.mirrored(i) else own)
         return images
 
-    def _cut(self, data: bytes, parts: Parts, i: int) -> Tensor:
+    def _cut(self, data: bytearray, parts: Parts, i: int) -> Tensor:
         return resized_part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
 
     def central(self, index: Tensor, into: Tensor | None = None) -> Tensor:
-        def cut(data: bytes) -> np.ndarray:
+        def cut(data: bytearray) -> np.ndarray:
             return central_square(io.BytesIO(data), self.size, self.channels, self.shorter)
 
         images = self._memory(len(index), into)
@@ -240,7 +242,7 @@ class Shards:
 
     # --- One picture -----------------------------------------------------------------------------
 
-    def _picture(self, image: int, cut: Callable[[bytes], Pixels]) -> Pixels:
+    def _picture(self, image: int, cut: Callable[[bytearray], Pixels]) -> Pixels:
         """What is cut from a sample; from another of its class if it is bad and that is allowed.
 
         Which other is a function of the sample alone, so every rank and every resume takes it.
@@ -263,7 +265,7 @@ class Shards:
             f"{wrong}; no other sample of class {self.classes[int(self.labels[image])]} can be read"
         )
 
-    def _try(self, row: int, cut: Callable[[bytes], Pixels]) -> tuple[Pixels | None, str]:
+    def _try(self, row: int, cut: Callable[[bytearray], Pixels]) -> tuple[Pixels | None, str]:
         if row in self.reading.bad:  # its name is a look into a long file
             return None, self.reading.bad[row]
         try:
