@@ -5,7 +5,8 @@
 Every way but the first, which throws its crops away, gives batches of 64 random resized crops of
 224 pixels, mirrored at random, as uint8, of the same JPEGs of ImageNet's size
 (tests/make_imagenet.py); the ways take turns, and the ratios to the bare loops are medians over the
-rounds. Then how long a start and a resume in mid-epoch take with a manifest of 1,281,167 samples (its shards have holes where pictures would be).
+rounds. Then how long a start and a resume in mid-epoch take with a manifest of 1,281,167 samples
+(its shards have holes where pictures would be).
 """
 
 import argparse
