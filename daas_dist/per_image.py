@@ -2,7 +2,9 @@
 
 Axes: B images, each with its own Γ; P weights of the sampled path, flattened.
 A reward is Eq. (13)'s bracket, for the loss of one image. All of a batch come from one forward-mode
-pass; what they owe to the image and not to its Γ is taken off, at the price of a second one.
+pass. What they owe to the image and not to its Γ is taken off: it is known from a second such pass,
+of the images under no policy, or from the rewards of the step's other architectures, which drew
+policies of their own for the same images.
 """
 
 import warnings
@@ -54,14 +56,23 @@ def _load_forward_mode() -> None:
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
-def control_variate(reward_B: Tensor, plain_B: Tensor) -> Tensor:
-    """Each reward minus what its image would have earned anyway, under no policy.
+def control_variate(reward_B: Tensor, control_B: Tensor) -> Tensor:
+    """Each reward minus what its image would have earned anyway.
 
     r - β (c - mean c), β their least-squares slope. c knows nothing of Γ: the expectation stays.
     """
-    centred_B = plain_B - plain_B.mean()
+    centred_B = control_B - control_B.mean()
     slope = (reward_B * centred_B).sum() / centred_B.square().sum().clamp_min(1e-30)
     return reward_B - slope * centred_B
+
+
+def control_by_others(reward_IB: Tensor) -> Tensor:
+    """Control variates without a pass: the mean reward of each image with the other architectures.
+
+    Theirs were drawn independently of this one's Γ. I is at least 2. (I, B)
+    """
+    others_IB = (reward_IB.sum(0) - reward_IB) / (len(reward_IB) - 1)
+    return torch.stack(list(map(control_variate, reward_IB, others_IB)))
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,8 @@ class RunningGradient:
 class PerImage(NamedTuple):
     """What a batch's per-image rewards take beside it."""
 
-    plain: Batch
-    """The batch before any policy."""
+    plain: Batch | None
+    """The batch before any policy, if its rewards are the control; without it rewards are raw."""
     val_grad: RunningGradient
     """The validation gradients so far."""
     decay: float
@@ -136,8 +147,9 @@ class PerImage(NamedTuple):
     ) -> Tensor:
         """Along the mean of validation gradients, this step's among them. (B,)"""
         along = self.val_grad.add(val_grad, self.decay).mean(val_grad)
-        reward_B, plain_B = (
-            self.gather(per_image_rewards(forward, theta, z, batch, along, xi))
-            for batch in (train, self.plain)
-        )
-        return control_variate(reward_B, plain_B)
+
+        def of(batch: Batch) -> Tensor:
+            return self.gather(per_image_rewards(forward, theta, z, batch, along, xi))
+
+        reward_B = of(train)
+        return reward_B if self.plain is None else control_variate(reward_B, of(self.plain))

@@ -244,6 +244,7 @@ class PolicyOptimizer:
 class Evidence:
     decay: float
     validation_decay: float
+    control: str
 
 
 @dataclass(kw_only=True, slots=True)
@@ -307,6 +308,7 @@ class Search:
         check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
         check(self.evidence, "search.evidence", DECAY, "decay")
         check(self.evidence, "search.evidence", SHARE, "validation_decay")
+        check(self.evidence, "search.evidence", one_of("plain", "others"), "control")
         check(self.derived, "search.derived", EVEN, "channels")
         check(self.derived, "search.derived", CELLS, "cells")
         check(self.derived, "search.derived", COUNT, "classes", "size")
@@ -324,6 +326,9 @@ class Search:
         if self.max_flops is not None and self.target == "policy":
             wanted = "null, as search.target=policy searches no architecture"
             refuse("search.max_flops", self.max_flops, wanted)
+        if self.evidence.control == "others" and self.architectures < 2:
+            wanted = "plain, as search.architectures=1: there are no others"
+            refuse("search.evidence.control", self.evidence.control, wanted)
         if self.estimator == "leave_one_out" and self.policies_per_architecture < 2:
             wanted = "at least 2, as search.estimator=leave_one_out compares policies"
             refuse("search.policies_per_architecture", self.policies_per_architecture, wanted)

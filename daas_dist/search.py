@@ -34,7 +34,7 @@ from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
 from daas_dist.models.cost_table import Costs, Size, costs_of
-from daas_dist.per_image import PerImage
+from daas_dist.per_image import PerImage, control_by_others
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
 from daas_dist.rules import refuse
@@ -176,7 +176,7 @@ class Search:
         settings, state = self.config.search, self.state
         xi = self.learning_rate if settings.xi is None else settings.xi
         at_theta = settings.architecture_gradient_at == "theta"
-        plain = Batch(self.to_network(train.images), train.labels)
+        plain = Batch(self.to_network(train.images), train.labels) if self._plain_control else None
         decay = settings.evidence.validation_decay
         per_image = PerImage(plain, state.val_grad, decay, self._gather)
 
@@ -194,11 +194,16 @@ class Search:
 
         gradients = ["theta_grad"] if self._reuses_gradients and self._exact else []
         if self.estimator.per_image:
-            passes, gradients = 1 + 2 * JVP, [*gradients, "val_grad"]
+            passes, gradients = 1 + (1 + self._plain_control) * JVP, [*gradients, "val_grad"]
         else:
             passes = settings.policies_per_architecture
         state.passes += len(sampled_I) * (passes + 1 + at_theta)
         return self._deal(sampled_I, term, gradients, rewards=self._policy_count)
+
+    @property
+    def _plain_control(self) -> bool:
+        """Whether per-image rewards are compared with those of the images under no policy."""
+        return self.estimator.per_image and self.config.search.evidence.control == "plain"
 
     def _remember(self, terms: Sequence[Contribution]) -> None:
         """The validation gradients that later per-image rewards are taken along."""
@@ -295,6 +300,8 @@ class Search:
         reward_IJ = torch.stack([term.reward_J for term in terms])
         parts = [self._policies_of(i) for i in range(len(terms))]
         draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        if self.estimator.per_image and not self._plain_control:
+            reward_IJ = control_by_others(reward_IJ)
         if settings.permute_rewards:
             order = torch.randperm(
                 reward_IJ.numel(), generator=stream(self.config.seed, "null", state.step)

@@ -172,6 +172,11 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("search.policy_optimizer.betas=[0.9,1]", "search.policy_optimizer.betas=[0.9, 1.0]"),
         ("search.weights.clip=0", "search.weights.clip=0.0 is not possible: expected a number"),
         ("search.evidence.decay=1.5", "expected above 0 and at most 1"),
+        ("search.evidence.control=x", "expected one of plain, others"),
+        (
+            "search.evidence.control=others search.architectures=1",
+            "search.evidence.control=others is not possible: expected plain, as",
+        ),
         ("search.tau.end=11", "expected at most search.tau.start=10.0"),
         ("search.weights.learning_rate_end=1", "at most search.weights.learning_rate=0.025"),
         ("search.warmup_epochs=0 search.joint_epochs=0", "as search.warmup_epochs is 0 too"),

@@ -6,7 +6,12 @@ from small_problem import XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 
 from daas_dist import daas
-from daas_dist.per_image import RunningGradient, control_variate, per_image_rewards
+from daas_dist.per_image import (
+    RunningGradient,
+    control_by_others,
+    control_variate,
+    per_image_rewards,
+)
 from daas_dist.rng import stream
 
 
@@ -41,6 +46,25 @@ def test_a_control_variate_keeps_the_mean_and_takes_what_it_explains() -> None:
     expected = reward - slope * (plain - plain.mean())
     assert torch.allclose(left, expected, atol=1e-4)
     assert float(left.std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_other_architectures_tell_what_an_image_earns_anyway() -> None:
+    """Rewards of 5 architectures: an image's own part, which each scales, and what Γ adds."""
+    g = stream(5, "control")
+    image_B, scale_I1 = torch.randn(2000, generator=g), torch.tensor([[1.0, 2.0, 0.5, 1.5, 3.0]]).T
+    policy_IB = 0.5 * torch.randn(5, 2000, generator=g)
+    reward_IB = scale_I1 * image_B + policy_IB + scale_I1
+    left_IB = control_by_others(reward_IB)
+    assert torch.allclose(left_IB.mean(1), reward_IB.mean(1), atol=1e-5)
+    for i in range(5):
+        others = torch.cat([reward_IB[:i], reward_IB[i + 1 :]]).mean(0)
+        spread = torch.corrcoef(torch.stack([reward_IB[i], others]))[0, 1]
+        expected = float(reward_IB[i].var() * (1 - spread**2))
+        assert float(left_IB[i].var()) == pytest.approx(expected, rel=1e-3)
+        assert 0.2 < expected < 0.3 + 0.4 * float(reward_IB[i].var())
+        # What Γ itself did is still there, as strong as it was.
+        kept = (left_IB[i] * policy_IB[i]).mean() / policy_IB[i].square().mean()
+        assert float(kept) == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_running_gradient_is_the_decayed_mean_of_those_that_knew_a_weight() -> None:

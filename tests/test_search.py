@@ -77,6 +77,7 @@ def test_a_weight_that_no_sampled_path_used_does_not_move() -> None:
         (["search.estimator=paper"], 2 * (2 + 1)),
         (["search.estimator=paper", "search.reuse_gradients=false"], 2 * (2 + 1) + 3),
         (["search.architecture_gradient_at=theta"], 2 * (1 + 2 * JVP + 2)),
+        (["search.evidence.control=others"], 2 * (1 + JVP + 1)),
         ([*POLICY], 2 * (1 + 2 * JVP + 1)),
         ([*POLICY, "search.reuse_gradients=false"], 2 * (1 + 2 * JVP + 1) + 1),
     ],
