@@ -7,17 +7,21 @@ drop-path, auxiliary head), the others are those of train.compare. Both engines 
 in turn, so that both meet the same noise of the machine. Printed: the largest relative
 difference of a loss over all steps and over the first 10; the same for DDP against DDP with one
 weight that starts one rounding (1 + 2⁻²³) away, which is what rounding alone becomes; images a
-second of the slowest rank (median of the steps); and DeepSpeed's ratio to DDP's step by step
-(median, least to most).
+second of the slowest rank (median of the steps); DeepSpeed's ratio to DDP's step by step (median,
+least to most); and the mean loss of DDP's first ten steps, which is the same on any number of ranks
+if train.micro_batch is given.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 
 import torch
+from planted_truth import smaller
 
 from daas_dist import config as configuration
+from daas_dist.data import Images
 from daas_dist.dataset import DataSet, load_data
 from daas_dist.engine.cut import cut
 from daas_dist.mesh import Mesh, connect
@@ -76,7 +80,8 @@ def report(name: str, steps: int, mesh: Mesh, data: DataSet, given: list[str]) -
     print(
         f"{name:<16} {float(apart.max()):.0e} ({float(apart[:10].max()):.0e})   "
         f"{float(nudged.max()):.0e} ({float(nudged[:10].max()):.0e})  "
-        f"{speed['ddp']:7.0f} {speed['deepspeed']:10.0f}   ×{spread}",
+        f"{speed['ddp']:7.0f} {speed['deepspeed']:10.0f}   ×{spread}  "
+        f"{float(losses['ddp'][:10].mean()):.6f}",
         flush=True,
     )
 
@@ -88,13 +93,17 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value")
     parser.add_argument("--networks", nargs="+", default=["random", "wide_resnet_40_2"])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--side", type=int, help="of the images, in pixels, if not 28")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     mesh = connect("cuda" if torch.cuda.is_available() else "cpu")
     data = load_data(configuration.load([*STAGE, RANDOM, *arguments.overrides]))
+    if arguments.side:
+        assert isinstance(data.train, Images)
+        data = dataclasses.replace(data, train=smaller(data.train, arguments.side))
     if mesh.leads:
         ranks = f"{mesh.world} ranks"
-        print(f"{ranks:<16} apart (first 10)  nudged (first 10)  DDP/s  DeepSpeed/s  ratio")
+        print(f"{ranks:<16} apart (first 10)  nudged (first 10)  DDP/s  DeepSpeed/s  ratio  loss")
     for name in arguments.networks:
         given = [*arguments.overrides, f"train.compare=[{name}/default]"]
         report(name, arguments.steps, mesh, data, given)
