@@ -27,14 +27,16 @@ GRIDS += [(4, 8), (8, 8), (16, 4)]
 class NoOneElse:
     """In place of torch.distributed: every other rank says what this one says."""
 
-    @staticmethod
-    def all_gather(everyone: list[torch.Tensor], own: torch.Tensor, group: Any) -> None:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def all_gather(self, everyone: list[torch.Tensor], own: torch.Tensor, group: Any) -> None:
+        self.calls += 1
         for tensor in everyone:
             tensor.copy_(own)
 
-    @staticmethod
-    def all_reduce(tensor: torch.Tensor, group: Any = None) -> None:
-        pass
+    def all_reduce(self, tensor: torch.Tensor, group: Any = None) -> None:
+        self.calls += 1
 
     @staticmethod
     def get_backend() -> str:
@@ -42,9 +44,9 @@ class NoOneElse:
 
 
 def step_bytes(arch: int, data: int, overrides: list[str], steps: int) -> dict[str, float]:
-    """Bytes a step by purpose, and "idle", the share of the time without an architecture."""
-    mesh = Mesh(world=arch * data, data=data)
-    with patch("daas_dist.mesh.dist", NoOneElse):
+    """Bytes a step by axis ("arch", "data", "all") and of torch's DDP; "calls" of collectives."""
+    mesh, no_one = Mesh(world=arch * data, data=data), NoOneElse()
+    with patch("daas_dist.mesh.dist", no_one):
         search = search_on_noise(overrides, mesh, 8, steps)
         for _ in range(steps):
             search.step()
@@ -57,6 +59,7 @@ def step_bytes(arch: int, data: int, overrides: list[str], steps: int) -> dict[s
     backwards += 0 if settings.reuse_gradients else settings.weight_architectures
     found["DDP"] = reduced_bytes(arch * data, torch.empty(parameters, device="meta"))
     found["DDP always"] = backwards * found["DDP"]
+    found["calls"] = no_one.calls / steps
     return found
 
 
