@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from daas_dist.mesh import Mesh
 from daas_dist.models.supernet import Supernet
@@ -98,36 +98,37 @@ class Stopwatch:
 
 
 def _convolution_backward_flops(
-    grad_out: list[int], x: list[int], weight: list[int], *others: Any, **_: Any
+    grad_out: Tensor, x: Tensor, weight: Tensor, *others: Any, **_: Any
 ) -> int:
     """As much as forward for each gradient that is wanted. torch's own formula (2.14) takes every
     group of a depthwise convolution for a dense one."""
     transposed, wanted = others[4], others[7]
-    return conv_flop_count(x, weight, grad_out, transposed=transposed) * sum(wanted[:2])
+    shapes = list(x.shape), list(weight.shape), list(grad_out.shape)
+    return conv_flop_count(*shapes, transposed=transposed) * sum(wanted[:2])
 
 
-class Moved(TorchDispatchMode):
-    """The bytes of every operator's tensors, read and written; of views none. An estimate: caches
-    keep some of it from memory, and an operator may read twice."""
+FLOPS = flop_registry | {torch.ops.aten.convolution_backward: _convolution_backward_flops}
 
+
+class Work(TorchDispatchMode):
+    """multiply_adds: of convolutions and matrix products. bytes: of every operator's tensors, read
+    and written, of views none; an estimate, as caches keep some of it from memory, and an operator
+    may read twice."""
+
+    multiply_adds = 0.0
     bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        options = kwargs or {}
+        result = func(*args, **options)
+        if func.overloadpacket in FLOPS:
+            flops = FLOPS[func.overloadpacket](*args, **options, out_val=result)
+            self.multiply_adds += flops / 2
         if not func.is_view:
-            leaves = tree_leaves((args, kwargs, result))
+            leaves = tree_leaves((args, options, result))
             tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
-
-
-def work(step: Callable[[], object]) -> tuple[float, float]:
-    """(multiply-adds of convolutions and matrix products, bytes moved as Moved estimates them)."""
-    backward: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=backward)
-    with Moved() as moved, counter:
-        step()
-    return counter.get_total_flops() / 2, float(moved.bytes)
 
 
 def launches(step: Callable[[], object]) -> int:

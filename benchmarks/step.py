@@ -244,7 +244,8 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "variants": {},
     }
     for name, variant in variants.items():
-        multiply_adds, moved = measure.work(variant.step)
+        with measure.Work() as work:
+            variant.step()
         warm_seconds = [took.seconds for took, _ in warm[name]]
         seconds = [took.seconds for took, _ in measured[name]]
         epochs = (WARM_UP_EPOCHS, warm_seconds), (JOINT_EPOCHS, seconds)
@@ -254,8 +255,8 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
             "cpu_seconds": [took.cpu_seconds for took, _ in measured[name]],
             "warm_up_seconds": warm_seconds,
             "parts": {p: [parts[p] for _, parts in measured[name]] for p in measured[name][0][1]},
-            "multiply_adds": multiply_adds,
-            "bytes": moved,
+            "multiply_adds": work.multiply_adds,
+            "bytes": work.bytes,
             "peak_bytes": peak_memory(name, arguments, batch),
             "launches": measure.launches(variant.step) if device.type == "cuda" else None,
             "hours": hours,
