@@ -3,7 +3,6 @@ can do. Nothing here changes what is measured."""
 
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -143,14 +142,14 @@ def launches(step: Callable[[], object]) -> int:
 # --- What the machine can do ---------------------------------------------------------------------
 
 
-def _median_seconds(run: Callable[[], object], device: torch.device) -> float:
+def _least_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Of eight: what the machine can, not what it does while others are at work."""
     seconds = []
-    for turn in range(8):
+    for _ in range(8):
         with clock(device) as took:
             run()
-        if turn:
-            seconds.append(took.seconds)
-    return statistics.median(seconds)
+        seconds.append(took.seconds)
+    return min(seconds)
 
 
 def dense_convolution(batch: int, device: torch.device) -> float:
@@ -159,7 +158,7 @@ def dense_convolution(batch: int, device: torch.device) -> float:
     x = torch.randn(batch, 64, 32, 32, device=device).contiguous(memory_format=layout)
     weight = torch.randn(64, 64, 3, 3, device=device).contiguous(memory_format=layout)
     with torch.no_grad():
-        seconds = _median_seconds(lambda: F.conv2d(x, weight, padding=1), device)
+        seconds = _least_seconds(lambda: F.conv2d(x, weight, padding=1), device)
     return batch * 64 * 64 * 9 * 32 * 32 / seconds
 
 
@@ -167,7 +166,7 @@ def copy(device: torch.device) -> float:
     """Bytes a second, read and written, of a copy of 256 MiB."""
     there = torch.zeros(2**26, device=device)
     here = torch.empty_like(there)
-    return 2 * 2**28 / _median_seconds(lambda: here.copy_(there), device)
+    return 2 * 2**28 / _least_seconds(lambda: here.copy_(there), device)
 
 
 # --- Memory --------------------------------------------------------------------------------------

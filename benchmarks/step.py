@@ -11,11 +11,11 @@ paper    the product on the paper's settings: the gradients of plain, to roundin
 ours     the product's fastest, preset=ours: fewer passes, another estimator
 
 Printed: seconds of a step (median, least to most), of all threads' too (the ones to trust on a busy
-machine), and their ratios to plain's of the same round; seconds by part; multiply-adds, and bytes
-as sizes of the operators' tensors, against what the machine reaches; peak memory over idle, on a
-CPU each in a process of its own; and hours of the whole search, 20 warm-up and 30 joint epochs of
-25,000 images. On CUDA the parts are those of steps of their own, as they wait for the device, and
-kernel launches are counted.
+machine), and their ratios to plain's of the same round; seconds by part, and the part's share;
+multiply-adds, and bytes as sizes of the operators' tensors, against what the machine reaches; peak
+memory over idle, on a CPU each in a process of its own; and hours of the whole search, 20 warm-up
+and 30 joint epochs of 25,000 images. On CUDA the parts are those of steps of their own, as they
+wait for the device, and kernel launches are counted.
 """
 
 import argparse
@@ -277,10 +277,14 @@ def show(found: dict[str, Any]) -> None:
             ratios = [b / a for a, b in zip(variants["plain"][key], of[key], strict=True)]
             columns += [f"{spread(of[key]):<22}{spread(ratios):<20}"]
         print(f"{name:<8}{''.join(columns)}{of['peak_bytes'] / 1e6:.0f}")
-    print("seconds by part")
-    for name, of in variants.items():
-        medians = (f"{p} {spread(seconds, 3)}" for p, seconds in of["parts"].items())
-        print(f"{name:<8}{'  '.join(medians)}")
+    print(f"{'seconds of':<14}" + "".join(f"{name:<28}" for name in variants))
+    for part in variants["plain"]["parts"]:
+        columns = []
+        for of in variants.values():
+            medians = {name: statistics.median(each) for name, each in of["parts"].items()}
+            share = medians[part] / sum(medians.values())
+            columns.append(f"{spread(of['parts'][part], 3)} {share:.0%}")
+        print(f"{part:<14}" + "".join(f"{column:<28}" for column in columns))
     dense, copied = limits["multiply_adds_per_second"], limits["bytes_per_second"]
     print(
         f"work; a dense convolution reaches {dense / 1e9:.1f} G multiply-adds/s, "
