@@ -11,7 +11,9 @@ from daas_dist.run import build_network
 from daas_dist.search import Search, SearchData
 
 
-def search_on_noise(overrides: list[str], mesh: Mesh, side: int, steps: int) -> Search:
+def search_on_noise(
+    overrides: list[str], mesh: Mesh, side: int, steps: int, device: str = "cpu"
+) -> Search:
     """The search and an epoch of so many steps. side: of the images, in pixels."""
     config = configuration.load(
         ["stage=search_cifar10", "data.root=none", "search.warmup_epochs=0", *overrides]
@@ -22,7 +24,7 @@ def search_on_noise(overrides: list[str], mesh: Mesh, side: int, steps: int) -> 
     count = steps * config.search.batch_size
     train, val = (_noise(count, seed, config.data.channels, side) for seed in (1, 2))
     given = SearchData(train, val, [0.5] * config.data.channels, [0.3] * config.data.channels)
-    return Search(config, given, network, mesh, torch.device("cpu"))
+    return Search(config, given, network, mesh, torch.device(device))
 
 
 def _noise(count: int, seed: int, channels: int, side: int) -> Images:
