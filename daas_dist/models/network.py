@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +43,7 @@ class DerivedCell(nn.Module):
             return result * keep_PB[k, :, None, None, None].to(result.dtype)
 
         states = ops.run_nodes(self.before(before), self.last(last), self.pairs, edge)
-        return torch.cat([states[node] for node in self.concat], dim=1)
+        return ops.concatenate([states[node] for node in self.concat])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from daas_dist.models import ops
@@ -76,7 +75,7 @@ class SearchCell(nn.Module):
             return result if gates is None else result * gates[k]
 
         states = ops.run_nodes(self.before(before), self.last(last), pairs, edge)
-        return torch.cat(states[INPUTS:], dim=1)
+        return ops.concatenate(states[INPUTS:])
 
 
 class Supernet(nn.Module):
