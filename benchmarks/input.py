@@ -71,7 +71,7 @@ def bare(root: Path, keep: bool) -> Iterator[Tensor]:
         left, top, width, height = parts.box(i, pixels.shape[2], pixels.shape[1])
         cut = pixels[None, :, top : top + height, left : left + width]
         image = interpolate(cut, (SIZE, SIZE), mode="bilinear", antialias=True)
-        return image.flip(-1) if parts.mirrored(i) else image
+        return image.flip(-1) if parts.mirror_B[i] else image
 
     with quiet():
         for first in range(0, len(encoded) - BATCH + 1, BATCH):

@@ -148,8 +148,9 @@ def test_an_odd_picture_is_read_as_pillow_reads_it(
     images, odd = with_odd(data, tmp_path)
     assert images.folder.read(odd, images.reading) == data
     tested = images.central(torch.tensor([odd]))[0]
+    trained = torch.zeros(3, 24, 24, dtype=torch.uint8)
     with quiet():
-        trained = resized_part(data, 24, 3, lambda width, height: (0, 0, width, height))
+        resized_part(data, trained, lambda width, height: (0, 0, width, height), False)
     pixels = torch.from_numpy(expected(data).copy()).permute(2, 0, 1)
     assert torch.equal(trained, pixels) and torch.equal(tested, pixels)
     assert verify.verify(images.folder.root, full=True, decode=9) == []

@@ -1,6 +1,7 @@
 """One picture file as pixels: upright, grey or RGB, whatever it was stored as."""
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of what is read. Formats that call other programs (EPS) are left out."""
@@ -19,9 +19,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """A quarter of a GiB of RGB, Pillow's limit. A larger picture is refused before it is decoded."""
 
-SIZES, EXIF, SCAN = range(0xC0, 0xC3), 0xE1, 0xDA
+SIZES, EXIF, SCAN = range(0xFFC0, 0xFFC3), 0xFFE1, 0xFFDA
 """JPEG segments: of the size (baseline, extended, progressive), of EXIF or XMP data, and where the
 pixels begin."""
+
+_segment = struct.Struct(">HH").unpack_from
+"""Kind and length."""
+_height_width = struct.Struct(">HH").unpack_from
+
+_resize_into = torch.ops.aten._upsample_bilinear2d_aa.out
+"""What interpolate(mode="bilinear", antialias=True) calls. It alone writes where it is told to, and
+saves a copy of each picture."""
 
 BoxOf = Callable[[int, int], tuple[int, int, int, int]]
 """(width, height) of a picture -> (left, top, width, height) of the part that is wanted."""
@@ -48,11 +56,12 @@ def square_of(opened: Image.Image, size: int, channels: int, shorter: int) -> np
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def resized_part(data: bytes | bytearray, size: int, channels: int, box_of: BoxOf) -> Tensor:
-    """[C, size, size] uint8: a part of an encoded picture, resized (bilinear with antialias).
+def resized_part(data: bytes | bytearray, into_CHW: Tensor, box_of: BoxOf, mirror: bool) -> None:
+    """Write a part of an encoded picture into uint8 memory, resized (bilinear with antialias).
 
     The same as torchvision's resized_crop of the picture as Pillow decodes it.
     """
+    channels, *size = into_CHW.shape
     pixels_CHW = _jpeg(data) if channels == 3 and _is_plain_jpeg(data) else None
     if pixels_CHW is None:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -61,22 +70,24 @@ def resized_part(data: bytes | bytearray, size: int, channels: int, box_of: BoxO
         array = np.array(picture)
         pixels_CHW = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
     left, top, width, height = box_of(pixels_CHW.shape[2], pixels_CHW.shape[1])
-    cut = pixels_CHW[:, top : top + height, left : left + width]
-    return interpolate(cut[None], (size, size), mode="bilinear", antialias=True)[0]
+    cut_1CHW = pixels_CHW[None, :, top : top + height, left : left + width]
+    _resize_into(cut_1CHW, size, False, None, None, out=into_CHW[None])
+    if mirror:
+        into_CHW.copy_(into_CHW.flip(-1))
 
 
 def _is_plain_jpeg(data: bytes | bytearray) -> bool:
     """Whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a size
     that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
     at, fits = 2, False
-    while data.startswith(b"\xff", at) and len(data) >= at + 10:
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind == EXIF:
+    while len(data) >= at + 10:
+        kind, length = _segment(data, at)
+        if kind == EXIF or kind < 0xFF00:
             return False
         if kind == SCAN:
             return fits and data.startswith(b"\xff\xd8")
         if kind in SIZES:
-            height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
+            height, width = _height_width(data, at + 5)
             fits = 0 < width * height <= MAX_PIXELS
         at += 2 + length
     return False

@@ -8,12 +8,14 @@ import io
 import os
 import stat
 import zlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +44,8 @@ READ = os.O_RDONLY | os.O_NONBLOCK
 MOST_OPEN = 256
 """Shards that a process keeps open; systems allow 1,024 files a process."""
 
-Pixels = TypeVar("Pixels", np.ndarray, Tensor)
+Cut = Callable[[bytearray, int], None]
+"""Writes what is cut from an encoded picture to its place in a batch."""
 
 
 @dataclass(eq=False)
@@ -81,8 +84,8 @@ class ShardFolder:
         except OSError as error:
             raise DataError(f"{self.root / INDEX} cannot be read ({error.strerror})") from None
         self.rows = parse_index(index, self.manifest, str(self.root / INDEX))
-        counts = [shard.samples for shard in self.manifest.shards]
-        self.first = np.concatenate([[0], np.cumsum(counts)])
+        counts = (shard.samples for shard in self.manifest.shards)
+        self.first = list(accumulate(counts, initial=0))
         """[shards + 1]: the row of each shard's first sample."""
         if locate is None:
             self._check_sizes()
@@ -109,21 +112,20 @@ class ShardFolder:
         return ""
 
     def shard_of(self, row: int) -> int:
-        return int(np.searchsorted(self.first, row, side="right")) - 1
+        return bisect_right(self.first, row) - 1
 
     def read(self, row: int, reading: Reading) -> bytearray:
         """The bytes of a sample. DataError names it if they are not those that were packed."""
         number = self.shard_of(row)
-        expected = self.rows[row]
-        size = int(expected["size"])
+        offset, size, _, crc = self.rows[row].item()
         data = bytearray(size)  # a decoder takes it as it is, and bytes only copied
         try:
-            found = os.preadv(self._descriptor(number, reading), [data], int(expected["offset"]))
+            found = os.preadv(self._descriptor(number, reading), [data], offset)
         except OSError as error:
             raise DataError(f"{self.name(row)} cannot be read ({error})") from None
         if found != size:
             raise DataError(f"{self.name(row)}: the shard ends after {found} of {size} bytes")
-        if zlib.crc32(data) != expected["crc"]:
+        if zlib.crc32(data) != crc:
             raise DataError(f"{self.name(row)}: its bytes have changed since they were packed")
         return data
 
@@ -200,31 +202,29 @@ class Shards:
         into: Tensor | None = None,
     ) -> Tensor:
         if crop.scale is None:
-            own = self.central(part.take(index))
-            cut = augment.crop_flip(own, crop.padding, crop.flip, generator, part)
-            return cut if into is None else into.copy_(cut)
-        parts = Parts.draw(len(index), crop.scale, crop.flip, generator)
-        places = part.take(torch.arange(len(index))).tolist()
-        images = self._memory(len(places), into)
-        rows = index.tolist()
-        with quiet():
-            for image, i in zip(images, places, strict=True):
-                own = self._picture(rows[i], lambda data: self._cut(data, parts, i))  # noqa: B023
-                image.copy_(own.flip(-1) if parts.mirrored(i) else own)
+            squares = self.central(part.take(index))
+            shifted = augment.crop_flip(squares, crop.padding, crop.flip, generator, part)
+            return shifted if into is None else into.copy_(shifted)
+        parts = Parts.draw(len(index), crop.scale, crop.flip, generator, part)
+        own = part.take(index)
+        images = self._memory(len(own), into)
+        image_B = images.unbind()
+
+        def cut(data: bytearray, i: int) -> None:
+            resized_part(data, image_B[i], partial(parts.box, i), parts.mirror_B[i])
+
+        self._read(own, cut)
         return images
 
-    def _cut(self, data: bytearray, parts: Parts, i: int) -> Tensor:
-        return resized_part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
-
     def central(self, index: Tensor, into: Tensor | None = None) -> Tensor:
-        def cut(data: bytearray) -> np.ndarray:
-            return central_square(io.BytesIO(data), self.size, self.channels, self.shorter)
-
         images = self._memory(len(index), into)
         array_NCHW = images.numpy()
-        with quiet():
-            for i, image in enumerate(index.tolist()):
-                array_NCHW[i] = self._picture(image, cut)
+
+        def cut(data: bytearray, i: int) -> None:
+            file = io.BytesIO(data)
+            array_NCHW[i] = central_square(file, self.size, self.channels, self.shorter)
+
+        self._read(index, cut)
         return images
 
     def _memory(self, count: int, into: Tensor | None) -> Tensor:
@@ -240,43 +240,48 @@ class Shards:
         """[N] which shard each sample lies in."""
         return torch.from_numpy(np.searchsorted(self.folder.first, self.rows, side="right") - 1)
 
-    # --- One picture -----------------------------------------------------------------------------
+    # --- One picture after the other -------------------------------------------------------------
 
-    def _picture(self, image: int, cut: Callable[[bytearray], Pixels]) -> Pixels:
-        """What is cut from a sample; from another of its class if it is bad and that is allowed.
+    def _read(self, index: Tensor, cut: Cut) -> None:
+        """Cut each of these samples; another of its class if it is bad and that is allowed."""
+        rows = self.rows[index.numpy()].tolist()
+        with quiet():
+            for place, row in enumerate(rows):
+                wrong = self._try(row, cut, place)
+                if wrong:
+                    self._replace(int(index[place]), row, wrong, cut, place)
 
-        Which other is a function of the sample alone, so every rank and every resume takes it.
-        """
-        row = int(self.rows[image])
-        pixels, wrong = self._try(row, cut)
-        if pixels is not None:
-            return pixels
+    def _replace(self, image: int, row: int, wrong: str, cut: Cut, place: int) -> None:
+        """By another of its class. Which one is a function of the sample alone, so every rank and
+        every resume takes it."""
         self._allow(row, wrong)
         like = self.rows[(self.labels == self.labels[image]).numpy()]
-        for place in torch.randperm(len(like), generator=stream(row, "in its place")).tolist():
-            other = int(like[place])
+        for i in torch.randperm(len(like), generator=stream(row, "in its place")).tolist():
+            other = int(like[i])
             if other == row:
                 continue
-            pixels, wrong = self._try(other, cut)
-            if pixels is not None:
-                return pixels
+            wrong = self._try(other, cut, place)
+            if not wrong:
+                return
             self._allow(other, wrong)
         raise DataError(
             f"{wrong}; no other sample of class {self.classes[int(self.labels[image])]} can be read"
         )
 
-    def _try(self, row: int, cut: Callable[[bytearray], Pixels]) -> tuple[Pixels | None, str]:
+    def _try(self, row: int, cut: Cut, place: int) -> str:
+        """What is wrong with a sample; nothing if it was cut."""
         if row in self.reading.bad:  # its name is a look into a long file
-            return None, self.reading.bad[row]
+            return self.reading.bad[row]
         try:
-            return cut(self.folder.read(row, self.reading)), ""
+            cut(self.folder.read(row, self.reading), place)
         except (MemoryError, NotFetched):
             raise
         except DataError as error:
-            return None, str(error)
+            return str(error)
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
         except Exception as error:
-            return None, f"{self.folder.name(row)}: {reason(error)}"
+            return f"{self.folder.name(row)}: {reason(error)}"
+        return ""
 
     def _allow(self, row: int, wrong: str) -> None:
         bad = self.reading.bad

@@ -12,6 +12,7 @@ import random
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -148,11 +149,10 @@ class Stream:
         images = torch.empty(len(samples), *self.shape, dtype=torch.uint8)
         for i, sample in enumerate(samples):
 
-            def cut(data: bytes, i: int = i) -> Tensor:
-                return resized_part(data, self.size, self.channels, lambda w, h: parts.box(i, w, h))
+            def cut(data: bytes, i: int = i) -> None:
+                resized_part(data, images[i], partial(parts.box, i), parts.mirror_B[i])
 
-            own = self._decoded(sample, cut)
-            images[i].copy_(own.flip(-1) if parts.mirrored(i) else own)
+            self._decoded(sample, cut)
         return images
 
     def _decoded(self, sample: Sample, cut: Any) -> Any:
