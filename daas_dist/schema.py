@@ -276,6 +276,7 @@ class Search:
     evidence: Evidence
     derived: Derived
     max_flops: float | None
+    max_parameters: float | None
     permute_rewards: bool
     non_finite: str
     most_skips: int
@@ -294,7 +295,7 @@ class Search:
         check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
         check(self, "search", COUNT, "keep_checkpoints", "most_skips")
         check(self, "search", one_of("raise", "skip"), "non_finite")
-        check(self, "search", POSITIVE, "xi", "max_flops")
+        check(self, "search", POSITIVE, "xi", "max_flops", "max_parameters")
         check(self.tau, "search.tau", POSITIVE, "start", "end")
         check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
         check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
@@ -321,9 +322,10 @@ class Search:
         if self.weights.learning_rate_end > self.weights.learning_rate:
             start = f"at most search.weights.learning_rate={self.weights.learning_rate}"
             refuse("search.weights.learning_rate_end", self.weights.learning_rate_end, start)
-        if self.max_flops is not None and self.target == "policy":
-            wanted = "null, as search.target=policy searches no architecture"
-            refuse("search.max_flops", self.max_flops, wanted)
+        for name in ("max_flops", "max_parameters"):
+            if getattr(self, name) is not None and self.target == "policy":
+                wanted = "null, as search.target=policy searches no architecture"
+                refuse(f"search.{name}", getattr(self, name), wanted)
         if self.estimator == "leave_one_out" and self.policies_per_architecture < 2:
             wanted = "at least 2, as search.estimator=leave_one_out compares policies"
             refuse("search.policies_per_architecture", self.policies_per_architecture, wanted)
