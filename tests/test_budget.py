@@ -30,6 +30,7 @@ from daas_dist.config import ConfigError
 from daas_dist.daas import architecture_surrogate, sample_architecture
 from daas_dist.mesh import Mesh
 from daas_dist.models.cost_table import CostTable, Size, costs_of
+from daas_dist.models.network import Network
 from daas_dist.rng import stream
 from daas_dist.run import build_network, run_search
 from daas_dist.schedules import linear
@@ -246,7 +247,10 @@ def test_no_architecture_within_two_limits_gives_up_less(
     for alone, other in (limits, limits[::-1]):
         assert other.excess(derive_within([alone], alpha, beta)) > 0
     within = Budget(tuple(limits)).derive(alpha, beta)
-    assert all(limit.table.of(within) <= limit.most for limit in limits)
+    with torch.device("meta"):
+        network = Network(within, 48, 14, 1000, 3, "imagenet")
+    assert sum(each.numel() for each in network.parameters()) <= limits[1].most
+    assert models.cost(network, IMAGENET.image)[1] <= limits[0].most
     best = best_within(limits, alpha, beta)
     assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
 

@@ -160,9 +160,8 @@ def test_a_policy_that_did_not_move_is_not_said_to_be_led(search_dir: Path, tmp_
         ),
         (
             fake_run.derived((3, 192, 224), 601_000_000, 6.2e8, 640_000_000, most_parameters=5e6),
-            "It was searched under a limit of 620 M multiply-adds and 5.00 M parameters and is what "
-            "α and β prefer within it; what they prefer of all has 640 M multiply-adds and 5.10 M "
-            "parameters.",
+            "under a limit of 620 M multiply-adds and 5.00 M parameters and is what α and β prefer "
+            "within it; what they prefer of all has 640 M multiply-adds and 5.10 M parameters.",
         ),
     ],
 )
