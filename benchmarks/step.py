@@ -33,6 +33,7 @@ import torch
 from on_noise import search_on_noise
 from torch import Tensor
 
+from daas_dist.memory import keep_freed_memory
 from daas_dist.mesh import Mesh
 from daas_dist.policy import Draws
 from daas_dist.rng import stream
@@ -321,6 +322,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # for plain too
     if arguments.memory:
         overrides = [*arguments.overrides, f"search.batch_size={arguments.batch[0]}"]
         print(measure.peak_bytes(build(arguments.memory, overrides, device).step, device))

@@ -1,18 +1,20 @@
-"""A limit on the multiply-adds of what a search finds (ours, not in the paper). Pure functions.
+"""Limits on multiply-adds and parameters of what a search finds (ours, not in the paper). Pure
+functions.
 
-Two parts. While the network that α and β stand for is above the limit, multiply-adds have a price:
-the search adapts, and what trains and wins is what the limit allows. And what is derived in the end
-is, of the architectures within the limit, the one that α and β prefer, found exactly: it holds.
+Two parts. While the network that α and β stand for is above a limit, what it limits has a price:
+the search adapts, and what trains and wins is what the limits allow. And what is derived in the end
+is, of the architectures within all limits, the one that α and β prefer, found exactly: they hold.
 
-Axes: K kinds of cell (normal, reduce), E edges of a cell, O operations.
+Axes: L limits, K kinds of cell (normal, reduce), E edges of a cell, O operations.
 Signs: a penalty is added to the loss. A price is in nats of the validation loss, for as many
-multiply-adds as the limit has.
+multiply-adds, or parameters, as the limit has.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import inf
+from operator import add
 
 import torch
 from torch import Tensor
@@ -63,53 +65,74 @@ def expected_cost(table: CostTable, alpha_KEO: Tensor, beta_KE: Tensor) -> Tenso
     return table.constant + (kept_KE * cost_KE).sum()
 
 
-# --- The preferred architecture within a limit --------------------------------------------------
+# --- The preferred architecture within limits ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `most`, and at least table.constant, counted by the table."""
+
+    most: float
+    table: CostTable
+
+    def excess(self, genotype: Genotype) -> float:
+        """How far above the limit, as a share of it; 0 within."""
+        return max(0.0, self.table.of(genotype) / self.most - 1)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Edges and operations of some of the nodes, and what they cost.
+    """Edges and operations of some of the nodes, and what they cost, by each limit's table.
 
     score: 0 for what space.derive chooses; less by the log-odds of its choice against this one, at
     each node (which two edges, by β) and on each kept edge (which operation, by α).
     """
 
-    cost: float
+    cost_L: tuple[float, ...]
     score: float
     pairs: tuple[Pair, ...]
 
     def __add__(self, other: "Choice") -> "Choice":
-        return Choice(self.cost + other.cost, self.score + other.score, self.pairs + other.pairs)
+        cost_L = tuple(map(add, self.cost_L, other.cost_L))
+        return Choice(cost_L, self.score + other.score, self.pairs + other.pairs)
 
 
-def derive_within(limit: float, table: CostTable, alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
-    """Of the architectures that cost at most `limit`, the one with the highest score.
+def derive_within(limits: Sequence[Limit], alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
+    """Of the architectures within all limits, the one with the highest score.
 
     Exact, node by node: of all choices for the nodes so far, those are kept that score higher than
-    all that cost no more. limit: at least table.constant, which a network of pools costs.
+    all that cost no more by any table. There is one, as a network of pools is within each limit.
     """
-    best = [Choice(table.constant, 0.0, ())]
-    for cost_EO, alpha_EO, beta_E in zip(table.cost_KEO, alpha_KEO, beta_KE, strict=True):
+    cost_KLEO = torch.stack([limit.table.cost_KEO for limit in limits], dim=1)
+    best = [Choice(tuple(float(limit.table.constant) for limit in limits), 0.0, ())]
+    for cost_LEO, alpha_EO, beta_E in zip(cost_KLEO, alpha_KEO, beta_KE, strict=True):
         for target in TARGETS:
-            own = list(_undominated(_choices(target, cost_EO, alpha_EO, beta_E), limit))
-            best = list(_undominated((a + b for a in best for b in own), limit))
-    pairs = best[-1].pairs
+            own = _undominated(_choices(target, cost_LEO, alpha_EO, beta_E), limits)
+            best = _undominated((a + b for a in best for b in own), limits)
+    pairs = max(best, key=lambda choice: choice.score).pairs
     return Genotype(pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :])
 
 
-def _undominated(choices: Iterable[Choice], limit: float) -> Iterator[Choice]:
-    """By rising cost, and so rising score."""
-    highest = -inf
-    for choice in sorted(choices, key=lambda choice: (choice.cost, -choice.score)):
-        if choice.cost <= limit and choice.score > highest:
-            highest = choice.score
-            yield choice
+def _undominated(choices: Iterable[Choice], limits: Sequence[Limit]) -> list[Choice]:
+    """Those within the limits that score higher than all that cost no more; some tens."""
+    kept: list[Choice] = []
+    # What could dominate a choice comes before it.
+    for choice in sorted(choices, key=lambda choice: (choice.cost_L, -choice.score)):
+        if all(cost <= limit.most for cost, limit in zip(choice.cost_L, limits, strict=True)):
+            cheaper = (other for other in kept if _no_dearer(other, choice))
+            if all(other.score < choice.score for other in cheaper):
+                kept.append(choice)
+    return kept
 
 
-def _choices(target: int, cost_EO: Tensor, alpha_EO: Tensor, beta_E: Tensor) -> Iterator[Choice]:
+def _no_dearer(one: Choice, other: Choice) -> bool:
+    return all(a <= b for a, b in zip(one.cost_L, other.cost_L, strict=True))
+
+
+def _choices(target: int, cost_LEO: Tensor, alpha_EO: Tensor, beta_E: Tensor) -> Iterator[Choice]:
     """Every pair of edges into a node, with every two operations."""
     edges = edges_into(target)
-    cost, alpha_EO = cost_EO[edges].tolist(), alpha_EO[edges].double()
+    cost_EOL, alpha_EO = cost_LEO[:, edges].permute(1, 2, 0).tolist(), alpha_EO[edges].double()
     score = (alpha_EO - alpha_EO.amax(-1, keepdim=True)).tolist()
     sources = list(combinations(range(target), IN_DEGREE))
     log_pair = [_log_kept(beta_E[edges].double(), i, j) for i, j in sources]
@@ -117,7 +140,7 @@ def _choices(target: int, cost_EO: Tensor, alpha_EO: Tensor, beta_E: Tensor) -> 
         for o, p in product(range(len(OPERATIONS)), repeat=IN_DEGREE):
             pairs = (OPERATIONS[o], i), (OPERATIONS[p], j)
             total = log_kept - max(log_pair) + score[i][o] + score[j][p]
-            yield Choice(cost[i][o] + cost[j][p], total, pairs)
+            yield Choice(tuple(map(add, cost_EOL[i][o], cost_EOL[j][p])), total, pairs)
 
 
 def _log_kept(logit_E: Tensor, i: int, j: int) -> float:
@@ -127,37 +150,35 @@ def _log_kept(logit_E: Tensor, i: int, j: int) -> float:
     return float(log_E[i] + log_E[j] + torch.logaddexp(-rest[0], -rest[1]))
 
 
-# --- The limit of a search ----------------------------------------------------------------------
+# --- The limits of a search ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Budget:
-    """At most `limit` multiply-adds, and at least table.constant, counted by the table."""
+    """One limit or more, which hold together."""
 
-    limit: float
-    table: CostTable
-
-    def excess(self, genotype: Genotype) -> float:
-        """How far above the limit, as a share of it; 0 within."""
-        return max(0.0, self.table.of(genotype) / self.limit - 1)
+    limits: tuple[Limit, ...]
 
     def penalty(
         self, price: float, alpha_KEO: Tensor, beta_KE: Tensor, epoch: int
     ) -> tuple[Tensor, float]:
-        """(what multiply-adds cost in expectation, the price from now on); epoch: steps of one.
+        """(what is to be paid in expectation, the price from now on); epoch: steps of one.
 
-        Nothing while the network that α and β stand for is within the limit; above it the price
+        Nothing while the network that α and β stand for is within the limits; above one the price
         rises. It does not fall again: a wall, which an architecture that stays within never feels.
+        Paid for is what is furthest above its limit.
         """
-        excess = self.excess(derive(alpha_KEO.detach(), beta_KE.detach()))
+        preferred = derive(alpha_KEO.detach(), beta_KE.detach())
+        limit = max(self.limits, key=lambda limit: limit.excess(preferred))
+        excess = limit.excess(preferred)
         if not excess:
             return torch.zeros(()), price
         price += PRICE_RISE * excess / epoch
-        return price * expected_cost(self.table, alpha_KEO, beta_KE) / self.limit, price
+        return price * expected_cost(limit.table, alpha_KEO, beta_KE) / limit.most, price
 
     def derive(self, alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
-        """space.derive's if it is within the limit (ties are then broken as there)."""
+        """space.derive's if it is within the limits (ties are then broken as there)."""
         freely = derive(alpha_KEO, beta_KE)
-        if self.excess(freely):
-            return derive_within(self.limit, self.table, alpha_KEO, beta_KE)
+        if any(limit.excess(freely) for limit in self.limits):
+            return derive_within(self.limits, alpha_KEO, beta_KE)
         return freely

@@ -72,7 +72,7 @@ def result(search: Search) -> dict[str, Any]:
 @torch.no_grad()
 def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float | None]:
     """Of the network that the genotype stands for, and in expectation over those that α and β do;
-    the price (nats) that holds them to a limit."""
+    the price (nats) that holds them to limits."""
     if genotype is None:
         return dict.fromkeys(("parameters", "multiply_adds", "expected_multiply_adds", "price"))
     costs, state = search.costs, search.state
@@ -87,16 +87,20 @@ def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float |
 
 
 def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
-    """The network that was found: its size, its costs, and what the limit changed at the end."""
-    costs, budget = search.costs, search.budget
+    """The network that was found: its size, its costs, and what the limits changed at the end."""
+    costs, settings = search.costs, search.config.search
     freely = derive(search.state.alpha.detach(), search.state.beta.detach())
     changed = None
     if freely != genotype:
-        multiply_adds = costs.multiply_adds.of(freely)
-        changed = {"genotype": freely.to_json(), "multiply_adds": multiply_adds}
+        changed = {
+            "genotype": freely.to_json(),
+            "parameters": costs.parameters.of(freely),
+            "multiply_adds": costs.multiply_adds.of(freely),
+        }
     return {
         **asdict(costs.size),
         **_costs(search, genotype),
-        "max_flops": None if budget is None else budget.limit,
+        "max_flops": settings.max_flops,
+        "max_parameters": settings.max_parameters,
         "without_limit": changed,
     }

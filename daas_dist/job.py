@@ -19,6 +19,7 @@ from daas_dist.config import Config, ConfigError
 from daas_dist.engine.cut import cut
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
+from daas_dist.memory import keep_freed_memory
 from daas_dist.mesh import Mesh, choose_data, connect, share_batches
 from daas_dist.rng import Part
 from daas_dist.runlog import RunLog, provenance, write_json, write_text
@@ -68,6 +69,8 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     in the file FAILED.
     """
     device = _choose_device(config.device)
+    if device == "cpu":
+        keep_freed_memory()
     if config.deterministic:
         _be_deterministic()
     # Where a rank waits in vain its watchdog is to speak first, not the backend.

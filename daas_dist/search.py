@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist import augment, policy
-from daas_dist.budget import Budget
+from daas_dist.budget import Budget, Limit
 from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
@@ -33,7 +33,7 @@ from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
-from daas_dist.models.cost_table import Costs, Size, costs_of
+from daas_dist.models.cost_table import Costs, CostTable, Size, costs_of
 from daas_dist.per_image import PerImage, control_by_others
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
@@ -409,7 +409,7 @@ class Search:
     # --- What is found ---------------------------------------------------------------------------
 
     def genotype(self) -> Genotype | None:
-        """What α and β stand for, within the limit if there is one."""
+        """What α and β stand for, within the limits if there are any."""
         if not self.searches_architecture:
             return None
         alpha, beta = self.state.alpha.detach(), self.state.beta.detach()
@@ -431,15 +431,20 @@ class Search:
         )
 
     def _budget(self) -> Budget | None:
-        limit, size = self.config.search.max_flops, self.config.search.derived
-        if limit is None:
-            return None
-        table = self.costs.multiply_adds
-        if limit < table.constant:
+        search, limits = self.config.search, []
+        if search.max_flops is not None:
+            limits += [self._limit("max_flops", search.max_flops, self.costs.multiply_adds)]
+        if search.max_parameters is not None:
+            limits += [self._limit("max_parameters", search.max_parameters, self.costs.parameters)]
+        return Budget(tuple(limits)) if limits else None
+
+    def _limit(self, name: str, most: float, table: CostTable) -> Limit:
+        size = self.config.search.derived
+        if most < table.constant:
             which = f"{size.cells} cells of {size.channels} channels, all pools"
             wanted = f"at least {table.constant}, which the cheapest network has ({which})"
-            refuse("search.max_flops", limit, wanted)
-        return Budget(limit, table)
+            refuse(f"search.{name}", most, wanted)
+        return Limit(most, table)
 
     def policy(self) -> Policy | None:
         if self.config.search.target == "architecture":

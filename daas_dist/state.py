@@ -35,7 +35,7 @@ class SearchState:
     architecture_optimiser: torch.optim.Optimizer
     policy_optimiser: torch.optim.Optimizer
     price: float
-    """Of multiply-adds, as budget.py has it; 0 without a limit."""
+    """Of what is limited, as budget.py has it; 0 without a limit."""
     passes: float
     seconds: float
     interval: Interval

@@ -30,6 +30,8 @@ EVALUATION = "evaluation.json"
 """Of a row's last epoch: calibration bins, accuracy by class, what was taken for what."""
 CUT = "cut.json"
 """Which micro-batch a run began with, where train.micro_batch leaves it to the ranks."""
+KEPT_CHECKPOINTS = 2
+"""Of each row."""
 
 
 def run_training(config: Config) -> Path:
@@ -162,7 +164,8 @@ class Record:
             self.log.metric(metrics)
             print(f"{self.training.row.name}: {plain_line(metrics)}", flush=True)
         state = self.training.state()
-        checkpoint.save(self.folder / "checkpoints", self.training.step, state, keep=2)
+        folder = self.folder / "checkpoints"
+        checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
 
     def finish(self) -> dict[str, Any]:
         """The weights, and result.json."""

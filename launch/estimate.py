@@ -3,11 +3,16 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
 from daas_dist.published import GPU_DAYS
 from daas_dist.report.record import read_rows
+from daas_dist.schema import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 SAME = (
     "seed",
@@ -23,7 +28,10 @@ SAME = (
 """Keys that do not change what a step costs."""
 LOGS_BYTES = 100 * 2**20
 STATES = 3
-"""What a checkpoint holds, in networks: weights, momentum, and a mean of gradients or buffers."""
+"""What a search's checkpoint holds, in networks: weights, momentum, and a mean of gradients."""
+CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
+MOST_CLASSES = 1000
+"""Of other data, which nobody has read yet."""
 
 
 def passes(config: Config) -> float:
@@ -59,25 +67,69 @@ def hours(config: Config, near: Path) -> str:
 
 
 def disk(config: Config) -> int:
-    """Bytes that a run needs: the checkpoints that it keeps, one that is being written, logs."""
+    """Bytes that a run needs: the checkpoints that it keeps, one that is being written (of a
+    training, one a row), a training's weights files, logs."""
+    if config.kind == "search":
+        states = STATES * (config.search.keep_checkpoints + 2)
+        return states * _searched_bytes(config) + LOGS_BYTES
+    from daas_dist.train import KEPT_CHECKPOINTS  # torch takes seconds
+
+    average = config.train.ema_decay is not None
+    # A checkpoint: weights, momentum, the running mean. Files: weights, the best, the mean.
+    states = (KEPT_CHECKPOINTS + 1) * (2 + average) + 2 + average
+    architectures = [row.partition("/")[0] for row in config.train.compare]
+    each = {name: _row_bytes(config, name) for name in set(architectures)}
+    rows = len(config.train.seeds) * sum(each[name] for name in architectures)
+    return states * rows + LOGS_BYTES
+
+
+def _searched_bytes(config: Config) -> int:
+    """Of the network that is searched on."""
     import torch  # takes seconds
 
-    from daas_dist.models.network import Network
     from daas_dist.run import build_network
+
+    model = config.model
+    if model.name == "genotype":
+        return _derived_bytes(config, model.channels, model.cells, auxiliary=False)
+    # torchvision computes some of its networks' widths by tensors.
+    with torch.device("meta" if model.network is None else "cpu"):
+        return _bytes(build_network(config, _classes(config)))
+
+
+def _row_bytes(config: Config, architecture: str) -> int:
+    """Of a network of train.compare."""
+    import torch
+
+    from daas_dist import models
+
+    train = config.train
+    if architecture in ARCHITECTURES:
+        auxiliary = train.auxiliary_weight > 0
+        return _derived_bytes(config, train.channels, train.cells, auxiliary=auxiliary)
+    with torch.device("meta" if architecture in models.FIXED else "cpu"):
+        classes, channels = _classes(config), config.data.channels
+        return _bytes(models.build(architecture, classes=classes, in_channels=channels))
+
+
+def _derived_bytes(config: Config, channels: int, cells: int, *, auxiliary: bool) -> int:
+    import torch
+
+    from daas_dist.models.network import Network
     from daas_dist.space import random_genotype
 
-    classes = 1000  # at most, and nothing beside the rest
     genotype = random_genotype(torch.Generator())  # any: they differ by a factor of two
-    # torchvision computes some of its networks' widths by tensors.
-    with torch.device("meta" if config.model.network is None else "cpu"):
-        if config.kind == "search" and config.model.name != "genotype":
-            network: torch.nn.Module = build_network(config, classes)
-        else:
-            train = config.train
-            network = Network(genotype, train.channels, train.cells, classes, 3, config.model.stem)
-    size = sum(each.numel() * each.element_size() for each in network.parameters())
-    rows = len(config.train.compare) * len(config.train.seeds) if config.kind == "train" else 1
-    return STATES * size * (config.search.keep_checkpoints + 2) * rows + LOGS_BYTES
+    images = _classes(config), config.data.channels
+    with torch.device("meta"):
+        return _bytes(Network(genotype, channels, cells, *images, config.model.stem, auxiliary))
+
+
+def _classes(config: Config) -> int:
+    return CLASSES.get(config.data.name, MOST_CLASSES)
+
+
+def _bytes(network: "Module") -> int:
+    return sum(each.numel() * each.element_size() for each in network.parameters())
 
 
 def _changed(config: Config) -> bool:

@@ -199,13 +199,17 @@ def derived(
     multiply_adds: int,
     most: float | None = None,
     freely: int | None = None,
+    most_parameters: float | None = None,
 ) -> dict[str, Any]:
     """What result.json says of the network that was found; freely: had there been no limit."""
     return {
         "channels": 48, "cells": 14, "classes": 1000, "image": list(image), "stem": "imagenet",
         "parameters": 4_718_752, "multiply_adds": multiply_adds, "expected_multiply_adds": 5.5e8,
-        "price": None if most is None else 0.25, "max_flops": most,
-        "without_limit": None if freely is None else {"genotype": {}, "multiply_adds": freely},
+        "price": 0.25 if most or most_parameters else None, "max_flops": most,
+        "max_parameters": most_parameters,
+        "without_limit": None if freely is None else {
+            "genotype": {}, "parameters": 5_100_000, "multiply_adds": freely
+        },
     }  # fmt: skip
 
 

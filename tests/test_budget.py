@@ -1,6 +1,6 @@
-"""A limit on multiply-adds: exact expectations, the exact best within it, searches that obey."""
+"""Limits on cost: exact expectations, the exact best within them, searches that obey."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations, permutations, product
 from math import inf, log
 from pathlib import Path
@@ -21,6 +21,7 @@ from daas_dist import findings, models
 from daas_dist.budget import (
     TARGETS,
     Budget,
+    Limit,
     derive_within,
     expected_cost,
     kept_probability,
@@ -29,6 +30,7 @@ from daas_dist.config import ConfigError
 from daas_dist.daas import architecture_surrogate, sample_architecture
 from daas_dist.mesh import Mesh
 from daas_dist.models.cost_table import CostTable, Size, costs_of
+from daas_dist.models.network import Network
 from daas_dist.rng import stream
 from daas_dist.run import build_network, run_search
 from daas_dist.schedules import linear
@@ -48,10 +50,15 @@ PairScore = Callable[[int, int, tuple[int, int]], float]
 """(kind, target, the two sources) -> what it adds."""
 
 
+IMAGENET = Size(48, 14, 1000, (3, 224, 224), "imagenet")
+BOTH_BIND = [(9, 0.2, 0.23)]
+"""(seed, share of multiply-adds, share of parameters)"""
+
+
 @pytest.fixture(scope="module")
 def table() -> CostTable:
     """Multiply-adds of the paper's ImageNet networks."""
-    return costs_of(Size(48, 14, 1000, (3, 224, 224), "imagenet")).multiply_adds
+    return costs_of(IMAGENET).multiply_adds
 
 
 def logits(seed: int, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -126,17 +133,33 @@ def test_the_expected_cost_is_the_mean_of_sampled_architectures(
 
 def test_the_penaltys_gradient_is_that_of_finite_differences(table: CostTable) -> None:
     alpha, beta = (value.requires_grad_() for value in logits(3))
-    budget = Budget(0.8 * table.of(derive(alpha, beta)), table)
+    limit = Limit(0.8 * table.of(derive(alpha, beta)), table)
+    budget = Budget((limit,))
     assert torch.autograd.gradcheck(lambda a, b: budget.penalty(0.7, a, b, 9)[0], (alpha, beta))
     penalty, price = budget.penalty(0.7, alpha, beta, 9)
     assert price == pytest.approx(0.7 + 0.25 / 9)
-    torch.testing.assert_close(penalty, price * expected_cost(table, alpha, beta) / budget.limit)
+    torch.testing.assert_close(penalty, price * expected_cost(table, alpha, beta) / limit.most)
 
 
 def test_within_the_limit_multiply_adds_are_free(table: CostTable) -> None:
     alpha, beta = logits(3)
-    penalty, price = Budget(table.of(derive(alpha, beta)), table).penalty(0.7, alpha, beta, 9)
+    exactly = Limit(table.of(derive(alpha, beta)), table)
+    penalty, price = Budget((exactly,)).penalty(0.7, alpha, beta, 9)
     assert float(penalty) == 0 and price == 0.7
+
+
+def test_what_is_furthest_above_its_limit_is_paid_for() -> None:
+    alpha, beta = logits(3)
+    costs = costs_of(IMAGENET)
+    counted = [
+        (table, table.of(derive(alpha, beta))) for table in (costs.parameters, costs.multiply_adds)
+    ]
+    for shares, paid in (((0.9, 0.8), 1), ((0.7, 0.8), 0), ((1.1, 0.8), 1)):
+        limits = [Limit(share * cost, t) for share, (t, cost) in zip(shares, counted, strict=True)]
+        penalty, price = Budget(tuple(limits)).penalty(0.7, alpha, beta, 9)
+        assert price == pytest.approx(0.7 + (1 / shares[paid] - 1) / 9)
+        expected = expected_cost(limits[paid].table, alpha, beta) / limits[paid].most
+        torch.testing.assert_close(penalty, price * expected)
 
 
 # --- The preferred within a limit ----------------------------------------------------------------
@@ -158,18 +181,20 @@ def given_up(genotype: Genotype, alpha: Tensor, beta: Tensor) -> float:
 
 
 def by_integer_programming(
-    limit: float, table: CostTable, score_KEO: Tensor, pair_score: PairScore
+    limits: Sequence[Limit], score_KEO: Tensor, pair_score: PairScore
 ) -> float:
-    """The highest sum of scores of kept edges and pairs within the limit, by scipy's branch and
-    bound: one choice a node, and the costs below the limit."""
-    cost, score, node = [], [], []
+    """The highest sum of scores of kept edges and pairs within the limits, by scipy's branch and
+    bound: one choice a node, and the costs below the limits."""
+    score, node = [], []
+    cost_L: list[list[float]] = [[] for _ in limits]
     for k, target in product(range(len(KINDS)), TARGETS):
         edges = edges_into(target)
-        costs, scores = table.cost_KEO[k, edges], score_KEO[k, edges]
+        scores = score_KEO[k, edges]
         for i, j in combinations(range(target), 2):
-            pair_cost = costs[i][:, None] + costs[j]
+            for cost, limit in zip(cost_L, limits, strict=True):
+                costs = limit.table.cost_KEO[k, edges]
+                cost += (costs[i][:, None] + costs[j]).flatten().tolist()
             pair = scores[i][:, None] + scores[j] + pair_score(k, target, (i, j))
-            cost += pair_cost.flatten().tolist()
             score += pair.flatten().tolist()
             node += [(k, target)] * pair.numel()
     nodes = sorted(set(node))
@@ -180,7 +205,12 @@ def by_integer_programming(
         bounds=(0, 1),
         constraints=[
             LinearConstraint(one_each, 1, 1),
-            LinearConstraint(np.array([cost]) / 1e6, -inf, (limit - table.constant) / 1e6),
+            *(
+                LinearConstraint(
+                    np.array([cost]) / limit.most, -inf, 1 - limit.table.constant / limit.most
+                )
+                for cost, limit in zip(cost_L, limits, strict=True)
+            ),
         ],
         options={"mip_rel_gap": 0.0},
     )
@@ -195,18 +225,49 @@ def test_no_architecture_within_the_limit_gives_up_less(
 ) -> None:
     """share: of the way from the cheapest network to the one that α and β stand for."""
     alpha, beta = logits(seed)
-    free = table.of(derive(alpha, beta))
-    limit = table.constant + share * (free - table.constant)
-    within = derive_within(limit, table, alpha, beta)
-    assert table.of(within) <= limit < free
+    limit = Limit(between(table, alpha, beta, share), table)
+    within = derive_within([limit], alpha, beta)
+    assert table.of(within) <= limit.most < table.of(derive(alpha, beta))
+    best = best_within([limit], alpha, beta)
+    assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
+
+
+@pytest.mark.parametrize(("seed", "flops", "parameters"), BOTH_BIND)
+def test_no_architecture_within_two_limits_gives_up_less(
+    seed: int, flops: float, parameters: float
+) -> None:
+    """Of the ImageNet networks, by shares as above. Each limit alone would find what breaks the
+    other."""
+    alpha, beta = logits(seed)
+    costs = costs_of(IMAGENET)
+    limits = [
+        Limit(between(table, alpha, beta, share), table)
+        for table, share in ((costs.multiply_adds, flops), (costs.parameters, parameters))
+    ]
+    for alone, other in (limits, limits[::-1]):
+        assert other.excess(derive_within([alone], alpha, beta)) > 0
+    within = Budget(tuple(limits)).derive(alpha, beta)
+    with torch.device("meta"):
+        network = Network(within, 48, 14, 1000, 3, "imagenet")
+    assert sum(each.numel() for each in network.parameters()) <= limits[1].most
+    assert models.cost(network, IMAGENET.image)[1] <= limits[0].most
+    best = best_within(limits, alpha, beta)
+    assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
+
+
+def between(table: CostTable, alpha: Tensor, beta: Tensor, share: float) -> float:
+    return table.constant + share * (table.of(derive(alpha, beta)) - table.constant)
+
+
+def best_within(limits: Sequence[Limit], alpha: Tensor, beta: Tensor) -> float:
+    """Less the log-odds that the best gives up, by integer programming."""
 
     def pair_score(k: int, target: int, pair: tuple[int, int]) -> float:
         chance = kept_pairs(beta[k], target)
         return log(chance[pair] / max(chance.values()))
 
     against_preferred = (alpha.softmax(-1) / alpha.softmax(-1).amax(-1, keepdim=True)).log()
-    best = by_integer_programming(limit, table, against_preferred, pair_score)
-    assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
+    return by_integer_programming(limits, against_preferred, pair_score)
 
 
 def test_without_a_limit_it_is_what_alpha_and_beta_alone_derive(
@@ -214,18 +275,20 @@ def test_without_a_limit_it_is_what_alpha_and_beta_alone_derive(
 ) -> None:
     for seed in range(5):
         alpha, beta = logits(seed, spread=0.4)
-        assert derive_within(inf, table, alpha, beta) == derive(alpha, beta)
-        exactly = Budget(table.of(derive(alpha, beta)), table)
-        assert exactly.derive(alpha, beta) == derive(alpha, beta)
-        less = Budget(exactly.limit - 1, table)
-        assert less.derive(alpha, beta) != derive(alpha, beta)
-        assert less.excess(derive(alpha, beta)) == pytest.approx(1 / less.limit)
-        assert less.excess(less.derive(alpha, beta)) == 0
+        assert derive_within([Limit(inf, table)], alpha, beta) == derive(alpha, beta)
+        exactly = Limit(table.of(derive(alpha, beta)), table)
+        assert Budget((exactly,)).derive(alpha, beta) == derive(alpha, beta)
+        less = Limit(exactly.most - 1, table)
+        held = Budget((less,)).derive(alpha, beta)
+        assert held != derive(alpha, beta)
+        assert less.excess(derive(alpha, beta)) == pytest.approx(1 / less.most)
+        assert less.excess(held) == 0
 
 
 def test_the_cheapest_network_is_found_where_nothing_else_is_allowed(table: CostTable) -> None:
     alpha, beta = logits(6)
-    assert table.of(derive_within(table.constant, table, alpha, beta)) == table.constant
+    cheapest = Limit(table.constant, table)
+    assert table.of(derive_within([cheapest], alpha, beta)) == table.constant
 
 
 # --- Searches under a limit ----------------------------------------------------------------------
@@ -280,12 +343,13 @@ def test_a_search_that_wants_dear_operations_ends_with_the_best_within_the_limit
     values[..., OPERATIONS.index("dil_conv_3x3")] = 0.08
     for seed in (0, 2):
         free = table.of(derive(*planted(values, None, seed)[:2]))
-        budget = Budget(table.constant + 0.5 * (free - table.constant), table)
+        limit = Limit(table.constant + 0.5 * (free - table.constant), table)
+        budget = Budget((limit,))
         alpha, beta, price = planted(values, budget, seed)
         adapted, held = derive(alpha, beta), budget.derive(alpha, beta)
-        assert free > 1.25 * budget.limit and table.of(held) <= budget.limit and price > 0
-        assert table.of(adapted) < 1.1 * budget.limit, "it adapted, and was not only cut at the end"
-        best = by_integer_programming(budget.limit, table, values, lambda *_: 0.0)
+        assert free > 1.25 * limit.most and table.of(held) <= limit.most and price > 0
+        assert table.of(adapted) < 1.1 * limit.most, "it adapted, and was not only cut at the end"
+        best = by_integer_programming([limit], values, lambda *_: 0.0)
         assert 0.94 * best < float(worth(values, held).sum()) < best + 1e-6
 
 
@@ -354,13 +418,18 @@ def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
     assert told["expected_multiply_adds"] == pytest.approx(expected)
 
 
-def test_an_impossible_limit_is_refused_with_the_cheapest_networks_cost() -> None:
-    cheapest = search().costs.multiply_adds.constant
-    assert search(f"search.max_flops={cheapest}").budget is not None
+@pytest.mark.parametrize(
+    ("key", "counted"), [("max_flops", "multiply_adds"), ("max_parameters", "parameters")]
+)
+def test_an_impossible_limit_is_refused_with_the_cheapest_networks_cost(
+    key: str, counted: str
+) -> None:
+    cheapest = getattr(search().costs, counted).constant
+    assert search(f"search.{key}={cheapest}").budget is not None
     with pytest.raises(ConfigError) as refused:
-        search(f"search.max_flops={cheapest - 1}")
+        search(f"search.{key}={cheapest - 1}")
     assert str(refused.value) == (
-        f"search.max_flops={cheapest - 1}.0 is not possible: expected at least {cheapest}, "
+        f"search.{key}={cheapest - 1}.0 is not possible: expected at least {cheapest}, "
         "which the cheapest network has (3 cells of 4 channels, all pools)"
     )
 

@@ -200,11 +200,16 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("model=wide_resnet_40_2", "model=wide_resnet_40_2 is not possible: expected supernet"),
         ("model.cells=2", "expected a whole number of at least 3"),
         ("search.max_flops=0", "expected a number above 0"),
+        ("search.max_parameters=-1", "expected a number above 0"),
         ("search.derived.channels=7", "=7 is not possible: expected an even number of at least 2"),
         ("search.derived.stem=resnet", "expected one of cifar, imagenet"),
         (
             "search.target=policy model=small search.max_flops=600e6",
             "search.max_flops=600000000.0 is not possible: expected null, as search.target",
+        ),
+        (
+            "search.target=policy model=small search.max_parameters=3e6",
+            "search.max_parameters=3000000.0 is not possible: expected null, as search.target",
         ),
         ("policy.fixed=r.json", "policy.fixed=r.json is not possible: expected null"),
         ("policy.slots=0", "policy.slots=0 is not possible"),

@@ -17,6 +17,7 @@ FLOORS = [
         "stopping",
         "faults",
         "lock",
+        "memory",
         "slurm",
         "rules",
         "published",

@@ -151,12 +151,17 @@ def test_a_policy_that_did_not_move_is_not_said_to_be_led(search_dir: Path, tmp_
         (
             fake_run.derived((3, 224, 256), 599_000_000, most=6e8),
             "599 M multiply-adds, within the 600 M mobile setting. It was searched under a limit "
-            "of 600 M, within which the search ended by itself.",
+            "of 600 M multiply-adds, within which the search ended by itself.",
         ),
         (
             fake_run.derived((3, 192, 224), 601_000_000, most=6.2e8, freely=640_000_000),
-            "601 M multiply-adds. It was searched under a limit of 620 M and is what α and β "
-            "prefer within it; what they prefer of all has 640 M.",
+            "601 M multiply-adds. It was searched under a limit of 620 M multiply-adds and is what "
+            "α and β prefer within it; what they prefer of all has 640 M multiply-adds.",
+        ),
+        (
+            fake_run.derived((3, 192, 224), 601_000_000, 6.2e8, 640_000_000, most_parameters=5e6),
+            "under a limit of 620 M multiply-adds and 5.00 M parameters and is what α and β prefer "
+            "within it; what they prefer of all has 640 M multiply-adds and 5.10 M parameters.",
         ),
     ],
 )

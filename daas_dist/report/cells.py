@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from daas_dist.report import markup
 from daas_dist.report.compare import MOBILE, MOBILE_SIDE
@@ -67,13 +67,21 @@ def costs(derived: Row) -> str:
         f"{width} it has {markup.amount(derived['parameters'])} parameters and "
         f"{markup.amount(derived['multiply_adds'])} multiply-adds{setting and f', {setting}'}."
     )
-    if derived["max_flops"] is None:
+    # Results of earlier versions had no limit on parameters to tell.
+    given = {"multiply_adds": derived["max_flops"], "parameters": derived.get("max_parameters")}
+    limited = {name: most for name, most in given.items() if most is not None}
+    if not limited:
         return words
-    words += f" It was searched under a limit of {markup.amount(derived['max_flops'])}"
+    words += f" It was searched under a limit of {_amounts(limited, limited)}"
     if derived["without_limit"] is None:
         return f"{words}, within which the search ended by itself."
-    freely = markup.amount(derived["without_limit"]["multiply_adds"])
+    freely = _amounts(derived["without_limit"], limited)
     return f"{words} and is what α and β prefer within it; what they prefer of all has {freely}."
+
+
+def _amounts(numbers: Row, names: Iterable[str]) -> str:
+    each = (f"{markup.amount(numbers[name])} {name.replace('_', '-')}" for name in names)
+    return " and ".join(each)
 
 
 def drawing(genotype: Genotype, kind: str, name: str) -> str:
