@@ -89,6 +89,7 @@ def test_preset_ours_changes_the_estimator_and_its_steps_only() -> None:
         "search.reuse_gradients": "false -> true",
         "search.estimator": "paper -> natural",
         "search.policy_optimizer.name": "adam -> sgd",
+        "search.evidence.control": "plain -> others",
         "search.policy_optimizer.learning_rate": "0.005 -> 0.2",
         "policy.parameters": "per_policy -> per_slot",
     }
