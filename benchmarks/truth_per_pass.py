@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--truths", nargs="+", default=list(TRUTHS))
     parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["paper", "ours"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--passes", type=float, default=3000, help="of a search; a fifth for ours")
+    parser.add_argument("--passes", type=float, default=2000, help="of a search; a fifth for ours")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/truth_per_pass.jsonl"))
     arguments = parser.parse_args()

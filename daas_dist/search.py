@@ -44,7 +44,8 @@ from daas_dist.state import SearchState
 
 JVP = 0.8
 """What a forward-mode pass counts for, in forward-backward passes. Measured on one CPU core: 0.6 to
-1.0 of one (supernets of 4 to 16 channels and 3 cells, images of 14 and 28 pixels, batch 64)."""
+1.0 of one (supernets of 4 to 16 channels and 3 cells, images of 14 and 28 pixels, batch 64); 0.8 to
+1.2 of those with models/depthwise.py (8 cells of 16 channels, batch 16)."""
 
 
 @dataclass(frozen=True)
