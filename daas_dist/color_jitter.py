@@ -88,5 +88,10 @@ def lighting(
     """Normalised float [N, 3, H, W], each image with a colour of its own added: along each
     eigenvector, its eigenvalue times a normal draw of that standard deviation."""
     draw_N3 = part.take(torch.randn(len(images) * part.of, 3, generator=generator)) * deviation
-    color_N3 = (draw_N3 * torch.tensor(EIGENVALUES)) @ torch.tensor(EIGENVECTORS).T
+    weight_N3 = draw_N3 * torch.tensor(EIGENVALUES)
+    # Not a matrix product: some CPUs round it otherwise for more or for fewer images.
+    color_N3 = sum(
+        (weight_N3[:, i, None] * vector_3)
+        for i, vector_3 in enumerate(torch.tensor(EIGENVECTORS).unbind(1))
+    )
     return images + (color_N3 / torch.tensor(std)).to(images.device)[:, :, None, None]
