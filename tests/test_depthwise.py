@@ -77,6 +77,19 @@ def test_second_derivatives_are_right_too() -> None:
     assert torch.autograd.gradgradcheck(call, (own, weight))
 
 
+def test_under_autocast_it_is_torch_s_convolution() -> None:
+    results = []
+    for convolution in both(5, 1, 2):
+        own = images((8, 8), "images").float().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            result = convolution.float()(own)
+        result.float().square().sum().backward()
+        assert result.dtype == torch.bfloat16
+        results.append((result, own.grad, convolution.weight.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_gradients_of_concatenated_nodes_lie_together(layout: torch.memory_format) -> None:
     seen: list[Tensor] = []

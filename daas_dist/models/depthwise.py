@@ -9,7 +9,7 @@ long. So, at stride 1 and where either is missing,
   the pixels of even and odd rows and columns, as a kernel of dilation 2 sees one of them at a time;
 - by a kernel 5 wide, it is that of its first three columns, then that of its last three.
 
-Not in the paper, and not for GPUs: there the convolution is torch's own.
+Not in the paper, and not for GPUs nor under autocast: there the convolution is torch's own.
 """
 
 from typing import Any
@@ -33,7 +33,8 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         slow = self.stride == (1, 1) and (self.kernel_size[0] > 3 or self.dilation[0] > 1)
-        if not slow or input.device.type != "cpu" or torch.compiler.is_compiling():
+        plain = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if not slow or not plain or torch.compiler.is_compiling():
             return super().forward(input)
         return _Depthwise.apply(input, self.weight, self.dilation[0])  # type: ignore[no-any-return]
 
