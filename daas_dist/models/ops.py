@@ -282,7 +282,7 @@ def concatenate(states: Sequence[Tensor]) -> Tensor:
     """The nodes of a cell along their channels: what it returns.
 
     The gradient of each is a part of the whole's channels, so its pixels lie apart in memory. It is
-    copied together: behind it are batch norms, whose backward would else take 5 to 20 times
+    copied together: behind it are batch norms, whose backward would else take 5 to 25 times
     as long (CPU).
     """
     for state in states:
