@@ -387,7 +387,8 @@ class Search:
         return augment.cutout_square(images, size, generator, part) if size else images
 
     def _to_device(self, read: Read) -> Batch:
-        return Batch(*(part.to(self.device, non_blocking=True) for part in read))
+        images, labels = (part.to(self.device, non_blocking=True) for part in read)
+        return Batch(images.contiguous(), labels)
 
     def to_network(self, images_u8: Tensor) -> Tensor:
         images = augment.normalise(images_u8.to(self.device), self.data.mean, self.data.std)

@@ -183,10 +183,11 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.schedule, self.step / self.batches.steps_per_epoch)
         read = self.feed.batch(self.step)["training"]
-        images = read.images.to(self.device, non_blocking=True).split(self.cut.micro_batch)
+        images = read.images.to(self.device, non_blocking=True).contiguous()
         labels = read.labels.to(self.device, non_blocking=True).split(self.cut.micro_batch)
         passes = [
-            partial(self._pass, *each) for each in zip(self.cut.own, images, labels, strict=True)
+            partial(self._pass, *each)
+            for each in zip(self.cut.own, images.split(self.cut.micro_batch), labels, strict=True)
         ]
         try:
             self.sums = self.sums + self.engine.step(passes)

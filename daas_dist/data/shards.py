@@ -228,7 +228,10 @@ class Shards:
         return images
 
     def _memory(self, count: int, into: Tensor | None) -> Tensor:
-        return torch.empty(count, *self.shape, dtype=torch.uint8) if into is None else into[:count]
+        if into is not None:
+            return into[:count]
+        shape = count, *self.shape
+        return torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
 
     def digest(self) -> str:
         total = hashlib.sha256(f"{self.folder.manifest.digest} {self.shape}".encode())
