@@ -11,6 +11,7 @@ from daas_dist.config import Config, ConfigError
 from daas_dist.data import (
     Batches,
     Cache,
+    Change,
     Crop,
     Feed,
     Images,
@@ -263,8 +264,10 @@ def open_feed(
     epochs: int,
     part: Part,
     device: torch.device,
+    change: Change | None = None,
 ) -> Feed | StreamFeed:
-    """The batches of a run, by purpose; an epoch is one of the first of them."""
+    """The batches of a run, by purpose; an epoch is one of the first of them. change: what else is
+    done to images where they are read, not of a stream."""
     first, pin = next(iter(images.values())), device.type == "cuda"
     workers = workers_for(first, data.workers)
     if isinstance(first, Stream):
@@ -287,7 +290,16 @@ def open_feed(
         if not isinstance(each, Stream)
     }
     steps = epochs * next(iter(orders.values())).batches.steps_per_epoch
-    return Feed(orders, crop(data), seed, part=part, steps=steps, workers=workers, pin=pin)
+    return Feed(
+        orders,
+        crop(data),
+        seed,
+        part=part,
+        steps=steps,
+        workers=workers,
+        pin=pin,
+        change=change,
+    )
 
 
 def share(images: Source, part: Part) -> Source:

@@ -5,8 +5,8 @@ evaluation, which puts the policy behind crop and flip):
 
 All of it is a function of the images, (seed, step) and which part of the batch they are: a rank or
 a micro-batch that holds a part of a batch gets exactly its part of the whole batch's result. Draws
-are made on the CPU, so the same call may run in a Feed's worker or on the device; up to normalise
-the pixels are then the same bits but for the hue, which is rounded from float32.
+are made on the CPU, so policy and colour jitter may run where images are read, in a Feed's workers,
+or on the device: the pixels are the same bits but for the hue, which is rounded from float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,19 +40,27 @@ class Inputs:
 
     def __call__(self, images_u8: Tensor, seed: int, step: int, part: Part = WHOLE) -> Tensor:
         """uint8 [N, C, H, W] as they were cut -> float32, as the network takes them."""
+        return self.normalised(self.changed(images_u8, seed, step, part), seed, step, part)
 
-        def draws(purpose: str) -> Generator:
-            return stream(seed, "training", purpose, step)
+    def changed(self, images_u8: Tensor, seed: int, step: int, part: Part = WHOLE) -> Tensor:
+        """uint8 [N, C, H, W]: up to normalise."""
+        generator = stream(seed, "training", "policy", step)
+        images_u8 = self.policy(images_u8, generator, part)
+        if self.color_jitter is None:
+            return images_u8
+        generator = stream(seed, "training", "color-jitter", step)
+        return color_jitter(images_u8, self.color_jitter, generator, part)
 
-        images_u8 = self.policy(images_u8, draws("policy"), part)
-        if self.color_jitter is not None:
-            images_u8 = color_jitter(images_u8, self.color_jitter, draws("color-jitter"), part)
+    def normalised(self, images_u8: Tensor, seed: int, step: int, part: Part = WHOLE) -> Tensor:
+        """float32 [N, C, H, W]: from normalise on."""
         images = self.test(images_u8)
         if self.lighting is not None:
             # Before normalise in the peers: the same, as both are sums.
-            images = lighting(images, self.lighting, self.std, draws("lighting"), part)
+            generator = stream(seed, "training", "lighting", step)
+            images = lighting(images, self.lighting, self.std, generator, part)
         if self.cutout:
-            images = augment.cutout_square(images, self.cutout, draws("cutout"), part)
+            generator = stream(seed, "training", "cutout", step)
+            images = augment.cutout_square(images, self.cutout, generator, part)
         return images
 
     def test(self, images_u8: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ class Training:
             epochs=self.settings.epochs,
             part=cut.part,
             device=device,
+            change=self._change if self.settings.augment_on == "reader" else None,
         )
         self.batches = self.feed.orders["training"].batches
         self.tested = share(data.test, Part(mesh.rank, mesh.world))
@@ -202,7 +203,9 @@ class Training:
     def _pass(self, number: int, images_u8: Tensor, labels: Tensor) -> engine.Passed:
         """The forward pass over a micro-batch, by its number in the step."""
         part = Part(number, self.cut.count)
-        images = self.inputs(images_u8, self.row.seed, self.step, part)
+        if self.settings.augment_on == "device":
+            images_u8 = self._change(images_u8, self.step, part)
+        images = self.inputs.normalised(images_u8, self.row.seed, self.step, part)
         # Drop-path ramps up linearly (peer: DARTS).
         share = self.settings.drop_path * self.epoch / self.settings.epochs
         noise = stream(self.row.seed, "drop-path", self.step)
@@ -231,6 +234,9 @@ class Training:
         if found.images != len(self.data.test):  # a stream was said to have as many
             raise DataError(f"{found.images} test images; set data.test_limit to that")
         return found
+
+    def _change(self, images_u8: Tensor, step: int, part: Part) -> Tensor:
+        return self.inputs.changed(images_u8, self.row.seed, step, part)
 
     def _tested(self, images_u8: Tensor) -> Tensor:
         """What the network sees of test images."""

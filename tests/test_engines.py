@@ -316,6 +316,20 @@ def test_without_buffers_and_with_a_fixed_network_it_trains_too() -> None:
     assert float(one.losses[-1]) < float(one.losses[0])
 
 
+def test_where_images_are_changed_is_no_part_of_what_is_trained() -> None:
+    """A policy and colour jitter where images are read, in this process or in another: same bits,
+    on one rank and on two."""
+    more = *EIGHT, "data.color_jitter=[0.4,0.4,0.4,0.2]"
+    reader = *more, "train.augment_on=reader"
+    for world in (1, 2):
+        here, there = alike(train(world, 3, *more)), alike(train(world, 3, *reader))
+        assert here.told == there.told
+        assert all(torch.equal(a, there.network[name]) for name, a in here.network.items())
+    assert here.told != alike(train(2, 3, *EIGHT)).told
+    config, data = load(*reader, "data.workers=1")
+    assert steps(start(config, data, Mesh()), 3) == alike(train(1, 3, *more)).told
+
+
 def test_alone_is_the_engine_of_one_rank() -> None:
     config, data = load(*EIGHT)
     training = start(config, data, Mesh())

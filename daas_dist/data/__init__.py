@@ -16,7 +16,7 @@ stream.py       shards of others that have no index: read in turn, without an ex
 from daas_dist.data.cache import Cache
 from daas_dist.data.cifar_files import cifar
 from daas_dist.data.crops import Crop
-from daas_dist.data.feed import Feed, Order, Read, workers_for
+from daas_dist.data.feed import Change, Feed, Order, Read, workers_for
 from daas_dist.data.folders import folder, list_classes, printable
 from daas_dist.data.idx_files import FASHION_MNIST_ROOT, fashion_mnist
 from daas_dist.data.images import Images, ImageSet, limit, measure, split
@@ -29,6 +29,7 @@ __all__ = [
     "FASHION_MNIST_ROOT",
     "Batches",
     "Cache",
+    "Change",
     "Crop",
     "DataError",
     "Feed",

@@ -6,7 +6,7 @@ its step and nothing that was read and not used is missed.
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from mmap import mmap
 from typing import NamedTuple, Protocol
@@ -63,6 +63,10 @@ Slots = Mapping[str, Tensor]
 """Purpose -> uint8 [B or more, C, H, W], memory for the images that are read; or none, for new."""
 
 
+Change = Callable[[Tensor, int, Part], Tensor]
+"""(uint8 [B, C, H, W] of a step, its number, which part of its batch) -> uint8 of that shape."""
+
+
 class Reader(Protocol):
     """What is read under a number."""
 
@@ -76,8 +80,16 @@ class Reader(Protocol):
 class Steps:
     """What a run reads at each of its steps."""
 
-    def __init__(self, orders: Mapping[str, Order], crop: Crop, seed: int, part: Part) -> None:
+    def __init__(
+        self,
+        orders: Mapping[str, Order],
+        crop: Crop,
+        seed: int,
+        part: Part,
+        change: Change | None = None,
+    ) -> None:
         self.orders, self.crop, self.seed, self.part = dict(orders), crop, seed, part
+        self.change = change
 
     def shapes(self) -> dict[str, tuple[int, int, int, int]]:
         return {
@@ -94,6 +106,8 @@ class Steps:
                 images = order.images.training(
                     index, self.crop, generator, self.part, slots.get(purpose)
                 )
+                if self.change is not None:
+                    images.copy_(self.change(images.contiguous(), number, self.part))
                 read[purpose] = Read(images, order.images.labels[self.part.take(index)])
         except DataError as error:  # raised in a worker it would come with a traceback
             return error
@@ -145,11 +159,12 @@ class Feed:
         steps: int,
         workers: int = 0,
         pin: bool = False,
+        change: Change | None = None,
     ) -> None:
         """steps: of the run; nothing after them is read. pin: into memory that a GPU copies from
-        while it computes."""
+        while it computes. change: what else is done to a step's images where they are read."""
         self.orders, self.workers, self.pin = dict(orders), workers, pin
-        self._steps, self._last = Steps(orders, crop, seed, part), steps
+        self._steps, self._last = Steps(orders, crop, seed, part, change), steps
         self._next = -1
         self._most_bad = max(_max_bad(order.images) for order in orders.values())
         self._ahead: Iterator[Found] = iter(())
@@ -199,7 +214,7 @@ class Ring(Dataset[Written]):
         self.images: dict[str, Tensor] = {}
         self.labels: dict[str, Tensor] = {}
         for purpose, (batch, channels, *size) in reader.shapes().items():
-            # Channels last, as decoders have it: to turn a picture costs a fourteenth of reading it.
+            # Channels last, as decoders have it: turning one costs a fourteenth of reading it.
             pixels = _shared(torch.uint8, slots, batch, *size, channels)
             self.images[purpose] = pixels.movedim(-1, 2)
             self.labels[purpose] = _shared(torch.int64, slots, batch)

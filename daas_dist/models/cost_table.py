@@ -83,7 +83,7 @@ def costs_of(size: Size) -> Costs:
     plans = ops.plan_cells(size.cells, size.channels, network.stem, multiplier=NODES)
     for plan, cell in zip(plans, network.cells, strict=True):
         newer = cell.get_submodule("last")(last)
-        before, last = last, cell(before, last, None)
+        before, last = last, cell(before, last, None)  # rectified or not, it costs the same
         for edge, (source, _) in enumerate(EDGES):
             height, width = (newer if source < INPUTS else last).shape[-2:]
             stride = ops.edge_stride(plan.kind, source)

@@ -2,9 +2,10 @@
 
 oneDNN (as torch 2.14 brings it) is fast in a depthwise convolution forward, and backward only by
 the weights of a kernel without dilation that is at most 3 wide; the rest takes 2 to 40 times as
-long. So, at stride 1 and where either is missing,
+long. So, where either is missing,
 
-- the gradient by the images is computed as the convolution that it is, with the kernel turned;
+- the gradient by the images is computed at stride 1 as the convolution that it is, with the kernel
+  turned;
 - with dilation 2, the gradient by the weights is that of an ordinary convolution of four images,
   the pixels of even and odd rows and columns, as a kernel of dilation 2 sees one of them at a time;
 - by a kernel 5 wide, it is that of its first three columns, then that of its last three.
@@ -12,6 +13,7 @@ long. So, at stride 1 and where either is missing,
 Not in the paper, and not for GPUs nor under autocast: there the convolution is torch's own.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -32,21 +34,22 @@ class Depthwise(nn.Conv2d):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        slow = self.stride == (1, 1) and (self.kernel_size[0] > 3 or self.dilation[0] > 1)
+        slow = self.kernel_size[0] > 3 or self.dilation[0] > 1
         plain = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if not slow or not plain or torch.compiler.is_compiling():
             return super().forward(input)
-        return _Depthwise.apply(input, self.weight, self.dilation[0])  # type: ignore[no-any-return]
+        result = _Depthwise.apply(input, self.weight, self.stride[0], self.dilation[0])
+        return result  # type: ignore[no-any-return]
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(images: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        return _convolve(images, weight, dilation)
+    def forward(images: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+        return _convolve(images, weight, stride, dilation)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        images, weight, ctx.dilation = inputs
+        images, weight, ctx.stride, ctx.dilation = inputs
         ctx.save_for_backward(images, weight)
         ctx.save_for_forward(images, weight)
 
@@ -55,48 +58,59 @@ class _Depthwise(torch.autograd.Function):
         (images, weight), (grad,) = ctx.saved_tensors, grads
         by_images = by_weight = None
         if ctx.needs_input_grad[0]:
-            by_images = _convolve(grad, weight.flip(-2, -1), ctx.dilation)
+            if ctx.stride == 1:
+                by_images = _convolve(grad, weight.flip(-2, -1), 1, ctx.dilation)
+            else:
+                middle = weight.shape[-1] // 2
+                by_images = _backward(images, weight, grad, ctx.stride, (middle, middle), 0)
         if ctx.needs_input_grad[1]:
             if ctx.dilation == 2:
                 images, grad = _quarters(images), _quarters(grad)
-            by_weight = _by_weight(images, weight, grad)
-        return by_images, by_weight, None
+            by_weight = _by_weight(images, weight, grad, ctx.stride)
+        return by_images, by_weight, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        (images, weight), (along_images, along_weight, _) = ctx.saved_tensors, tangents
+        (images, weight), (along_images, along_weight, *_) = ctx.saved_tensors, tangents
         parts = []
         if along_images is not None:
-            parts.append(_convolve(along_images, weight, ctx.dilation))
+            parts.append(_convolve(along_images, weight, ctx.stride, ctx.dilation))
         if along_weight is not None:
-            parts.append(_convolve(images, along_weight, ctx.dilation))
+            parts.append(_convolve(images, along_weight, ctx.stride, ctx.dilation))
         return sum(parts[1:], parts[0])
 
 
-def _convolve(images: Tensor, weight: Tensor, dilation: int) -> Tensor:
+# torch looks it up at every call: 50 µs each, if it has to be made from the source again.
+_Depthwise.forward.__signature__ = inspect.signature(_Depthwise.forward)  # type: ignore[attr-defined]
+
+
+def _convolve(images: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     padding = dilation * (weight.shape[-1] // 2)
-    return F.conv2d(images, weight, None, 1, padding, dilation, groups=len(weight))
+    return F.conv2d(images, weight, None, stride, padding, dilation, groups=len(weight))
 
 
-def _by_weight(images: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+def _by_weight(images: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor:
     """The gradient by a kernel 3 wide, or in two parts by one 5 wide, which share a column."""
+    rows = weight.shape[-2] // 2
     if weight.shape[-1] == 3:
-        return _by_weight_3(images, weight, grad, 1)
+        return _backward(images, weight, grad, stride, (rows, 1), 1)
     first, last = (
-        _by_weight_3(F.pad(images, beyond), weight[..., :3], grad, 0) for beyond in ([2, 0], [0, 2])
+        _backward(F.pad(images, beyond), weight[..., :3], grad, stride, (rows, 0), 1)
+        for beyond in ([2, 0], [0, 2])
     )
     return torch.cat([first, last[..., 1:]], dim=-1)
 
 
-def _by_weight_3(images: Tensor, like: Tensor, grad: Tensor, beside: int) -> Tensor:
-    """like: of the kernel's shape; beside: zeros left and right of the images. What torch's own
-    convolution calls; torch.nn.grad calls it with images of no memory format, which is slow."""
-    padding = like.shape[-2] // 2, beside
-    _, by_weight, _ = torch.ops.aten.convolution_backward(
-        grad, images, like, None, (1, 1), padding, (1, 1), False, (0, 0), len(like),
-        (False, True, False),
+def _backward(
+    images: Tensor, weight: Tensor, grad: Tensor, stride: int, padding: tuple[int, int], which: int
+) -> Tensor:
+    """The gradient by images (which 0) or weight (1): what torch's own convolution calls;
+    torch.nn.grad calls it with images of no memory format, which is slow."""
+    found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        grad, images, weight, None, (stride, stride), padding, (1, 1), False, (0, 0), len(weight),
+        (which == 0, which == 1, False),
     )  # fmt: skip
-    return by_weight
+    return found[which]
 
 
 def _quarters(images: Tensor) -> Tensor:

@@ -34,15 +34,16 @@ class DerivedCell(nn.Module):
         self.droppable = tuple(not isinstance(edge, nn.Identity) for edge in self.edges)
 
     def forward(self, before: Tensor, last: Tensor, keep_PB: Tensor | None) -> Tensor:
-        """keep_PB: what drop-path multiplies each edge's result by, per image; None = nothing."""
+        """before, last: rectified. keep_PB: what drop-path multiplies each edge's result by, per
+        image; None = nothing."""
 
-        def edge(k: int, source: Tensor) -> Tensor:
-            result = self.edges[k](source)
+        def weigh(k: int, result: Tensor) -> Tensor:
             if keep_PB is None or not self.droppable[k]:
                 return result
             return result * keep_PB[k, :, None, None, None].to(result.dtype)
 
-        states = ops.run_nodes(self.before(before), self.last(last), self.pairs, edge)
+        before, last = self.before(before), self.last(last)
+        states = ops.run_nodes(before, last, self.pairs, list(self.edges), weigh)
         return ops.concatenate([states[node] for node in self.concat])
 
 
@@ -80,7 +81,8 @@ class AuxiliaryTower(nn.Module):
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = F.relu(self.norm_1(self.conv_1(self._pool(F.relu(features)))))
+        """features: rectified."""
+        pooled = F.relu(self.norm_1(self.conv_1(self._pool(features))))
         return self.classifier(F.relu(self.norm_2(self.conv_2(pooled))).mean((-2, -1)))
 
     def _pool(self, features: Tensor) -> Tensor:
@@ -132,14 +134,15 @@ class Network(Noisy):
         """[B, in_channels, H, W] to logits [B, classes]; with the auxiliary tower and in training
         to (logits, auxiliary logits)."""
         before, last = self.stem(images)
+        features = last
         keep_LPB = self._draw_keep(images)
         auxiliary_logits = None
         for index, cell in enumerate(self.cells):
-            keep_PB = None if keep_LPB is None else keep_LPB[index]
-            before, last = last, cell(before, last, keep_PB)
+            features = cell(before, last, None if keep_LPB is None else keep_LPB[index])
+            before, last = last, F.relu(features)
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
                 auxiliary_logits = self.auxiliary(last)
-        logits = self.classifier(last.mean((-2, -1)))
+        logits = self.classifier(features.mean((-2, -1)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
     def _draw_keep(self, images: Tensor) -> Tensor | None:

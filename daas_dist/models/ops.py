@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daas_dist.models.depthwise import Depthwise
+from daas_dist.models.pixels import every_other
 from daas_dist.space import IN_DEGREE, INPUTS, OPERATIONS, PAIRS, Pair
 
 
@@ -27,13 +28,10 @@ def norm(channels: int, affine: bool, running: bool) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, affine=affine, track_running_stats=running)
 
 
-def relu_conv_norm(
-    channels_in: int, channels_out: int, *, affine: bool, running: bool
-) -> nn.Sequential:
-    """ReLU, 1×1 convolution, norm: how a cell brings an input to its own width."""
+def conv_norm(channels_in: int, channels_out: int, *, affine: bool, running: bool) -> nn.Sequential:
+    """1×1 convolution, norm."""
     return nn.Sequential(
         OrderedDict(
-            relu=nn.ReLU(),
             pointwise=nn.Conv2d(channels_in, channels_out, 1, bias=False),
             norm=norm(channels_out, affine, running),
         )
@@ -41,7 +39,7 @@ def relu_conv_norm(
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, two 1×1 convolutions of stride 2 (one a pixel further down and right), norm.
+    """Two 1×1 convolutions of stride 2 (one a pixel further down and right), norm.
 
     DARTS requires even sides. At an odd side the shifted half would be one pixel short, so it is
     padded with one row or column of zeros at the far edge (ours): both halves are then ceil(H / 2),
@@ -58,9 +56,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # Taking the pixels first and convolving at stride 1 is the same function; forward and
         # backward take half the time on a CPU (32 channels, 28×28, either memory format).
+        even, odd = every_other(images, (0, 1))
         height, width = images.shape[-2:]
-        even = F.relu(images[:, :, ::2, ::2])
-        odd = F.relu(images[:, :, 1::2, 1::2])
         if height % 2 or width % 2:
             odd = F.pad(odd, (0, width % 2, 0, height % 2))
         return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))
@@ -70,8 +67,16 @@ class EvenPixels(nn.Module):
     """[B, C, H, W] to the pixels of even row and column, [B, C, ceil(H / 2), ceil(W / 2)]."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return images[:, :, ::2, ::2]
+        (even,) = every_other(images, (0,))
+        return even
 
+
+class Rectified(nn.Sequential):
+    """What an operation does behind its ReLU. That is run_nodes', which takes it of a node once,
+    however many operations begin with it."""
+
+
+BEHIND_RELU = (Rectified, FactorizedReduce)
 
 Builder = Callable[[int, int, bool, bool, bool], nn.Module]
 """(channels, stride, affine, running, pool_norm) -> module."""
@@ -85,11 +90,12 @@ def _separable(kernel: int) -> Builder:
     ) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for number, its_stride in ((1, stride), (2, 1)):
-            layers[f"relu_{number}"] = nn.ReLU()
+            if number == 2:
+                layers["relu_2"] = nn.ReLU(inplace=True)  # a norm's result is its alone
             layers[f"depthwise_{number}"] = Depthwise(channels, kernel, its_stride)
             layers[f"pointwise_{number}"] = nn.Conv2d(channels, channels, 1, bias=False)
             layers[f"norm_{number}"] = norm(channels, affine, running)
-        return nn.Sequential(layers)
+        return Rectified(layers)
 
     return build_it
 
@@ -108,11 +114,10 @@ def _dilated(kernel: int) -> Builder:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if stride == 2:
             layers["even_pixels"] = EvenPixels()
-        layers["relu"] = nn.ReLU()
         layers["depthwise"] = Depthwise(channels, kernel, dilation=1 if stride == 2 else 2)
         layers["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
         layers["norm"] = norm(channels, affine, running)
-        return nn.Sequential(layers)
+        return Rectified(layers)
 
     return build_it
 
@@ -153,7 +158,8 @@ assert tuple(_BUILDERS) == OPERATIONS
 def build(
     name: str, channels: int, stride: int, *, affine: bool, running: bool, pool_norm: bool
 ) -> nn.Module:
-    """The operation by that name, [B, channels, H, W] to the same channels; stride 1 or 2."""
+    """The operation by that name, [B, channels, H, W] to the same channels; stride 1 or 2. Of
+    BEHIND_RELU: what it is behind its ReLU."""
     if name not in _BUILDERS:
         raise ValueError(f"unknown operation {name!r}; known: {', '.join(_BUILDERS)}")
     if stride not in (1, 2):
@@ -162,7 +168,8 @@ def build(
 
 
 class CifarStem(nn.Module):
-    """3×3 convolution to 3 × channels, norm. Both inputs of the first cell are its result."""
+    """3×3 convolution to 3 × channels, norm; rectified, as cells take it. Both inputs of the first
+    cell are its result."""
 
     halves = False
 
@@ -173,7 +180,7 @@ class CifarStem(nn.Module):
         self.norm = norm(3 * channels, True, running)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.norm(self.conv(images))
+        features = F.relu(self.norm(self.conv(images)))
         return features, features
 
 
@@ -185,7 +192,7 @@ class ImagenetStem(nn.Module):
     """Three 3×3 convolutions of stride 2: the cells start at an eighth of the side.
 
     The first cell's inputs are what the second and the third return (halves: the older one is
-    twice as large, so the first cell reduces it).
+    twice as large, so the first cell reduces it), rectified.
     """
 
     halves = True
@@ -201,8 +208,9 @@ class ImagenetStem(nn.Module):
         self.norm_3 = norm(channels, True, running)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        quarter = self.norm_2(self.conv_2(F.relu(self.norm_1(self.conv_1(images)))))
-        return quarter, self.norm_3(self.conv_3(F.relu(quarter)))
+        half = F.relu(self.norm_1(self.conv_1(images)))
+        quarter = F.relu(self.norm_2(self.conv_2(half)))
+        return quarter, F.relu(self.norm_3(self.conv_3(quarter)))
 
 
 STEMS: dict[str, type[CifarStem] | type[ImagenetStem]] = {
@@ -254,11 +262,14 @@ def plan_cells(
 
 
 def preprocessings(plan: CellPlan, *, affine: bool, running: bool) -> tuple[nn.Module, nn.Module]:
-    """What brings a cell's two inputs to its width, and the older one to the newer one's size."""
-    older = FactorizedReduce if plan.halve_before else relu_conv_norm
+    """What brings a cell's two inputs to its width, and the older one to the newer one's size.
+
+    DARTS begins each with a ReLU. Here their input is rectified already, as two cells read it.
+    """
+    older = FactorizedReduce if plan.halve_before else conv_norm
     return (
         older(plan.before_channels, plan.channels, affine=affine, running=running),
-        relu_conv_norm(plan.last_channels, plan.channels, affine=affine, running=running),
+        conv_norm(plan.last_channels, plan.channels, affine=affine, running=running),
     )
 
 
@@ -268,12 +279,27 @@ def edge_stride(kind: str, source: int) -> int:
 
 
 def run_nodes(
-    before: Tensor, last: Tensor, pairs: Sequence[Pair], edge: Callable[[int, Tensor], Tensor]
+    before: Tensor,
+    last: Tensor,
+    pairs: Sequence[Pair],
+    operations: Sequence[nn.Module],
+    weigh: Callable[[int, Tensor], Tensor],
 ) -> list[Tensor]:
-    """All six nodes of a cell. edge(k, x) is what the k-th pair's operation makes of its source."""
+    """All six nodes of a cell. operations: the pairs', in their order. weigh(k, x): what becomes of
+    the result of the k-th."""
     states = [before, last]
+    rectified: dict[int, Tensor] = {}
+
+    def source(k: int) -> Tensor:
+        node = pairs[k][1]
+        if not isinstance(operations[k], BEHIND_RELU):
+            return states[node]
+        if node not in rectified:
+            rectified[node] = F.relu(states[node])
+        return rectified[node]
+
     for first in range(0, PAIRS, IN_DEGREE):
-        left, right = (edge(k, states[pairs[k][1]]) for k in range(first, first + IN_DEGREE))
+        left, right = (weigh(k, operations[k](source(k))) for k in range(first, first + IN_DEGREE))
         states.append(left + right)
     return states
 

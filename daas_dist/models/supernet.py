@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from daas_dist.models import ops
 from daas_dist.space import (
@@ -67,14 +68,13 @@ class SearchCell(nn.Module):
         pairs: Sequence[Pair],
         gates: Sequence[Tensor] | None,
     ) -> Tensor:
-        """Two feature maps to the concatenation of the four nodes, [B, 4 × channels, H', W']."""
-        operations = self.chosen(pairs)
+        """Two rectified feature maps to the nodes concatenated, [B, 4 × channels, H', W']."""
 
-        def edge(k: int, source: Tensor) -> Tensor:
-            result = operations[k](source)
+        def weigh(k: int, result: Tensor) -> Tensor:
             return result if gates is None else result * gates[k]
 
-        states = ops.run_nodes(self.before(before), self.last(last), pairs, edge)
+        before, last = self.before(before), self.last(last)
+        states = ops.run_nodes(before, last, pairs, self.chosen(pairs), weigh)
         return ops.concatenate(states[INPUTS:])
 
 
@@ -143,9 +143,11 @@ class Supernet(nn.Module):
             kind: None if gates is None else gates[row].unbind() for row, kind in enumerate(KINDS)
         }
         before, last = self.stem(images)
+        features = last
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            before, last = last, cell(before, last, genotype.cell(kind), gates_of[kind])
-        return self.classifier(last.mean((-2, -1)))
+            features = cell(before, last, genotype.cell(kind), gates_of[kind])
+            before, last = last, F.relu(features)
+        return self.classifier(features.mean((-2, -1)))
 
 
 def _owner(name: str) -> tuple[int, int, str] | None:

@@ -82,6 +82,9 @@ class Config:
         elif self.train.result is None and any("found" in row for row in self.train.compare):
             wanted = "the result.json of a search, as train.compare names found"
             refuse("train.result", None, f"{wanted}: train.result=runs/…/result.json")
+        if self.data.name == "stream" and self.train.augment_on == "reader":
+            wanted = "device, as data=stream is read without steps of its own"
+            refuse("train.augment_on", "reader", wanted)
 
     def _check_search(self) -> None:
         if self.search.target == "policy" and self.model.name == "supernet":

@@ -61,6 +61,7 @@ class Train:
     clip: float | None
     label_smoothing: float
     ema_decay: float | None
+    augment_on: str
 
     def __post_init__(self) -> None:
         networks = (*ARCHITECTURES, *(name for name in FIXED if name != "torchvision"))
@@ -90,6 +91,7 @@ class Train:
         check(self, "train", one_of(*CURVES), "schedule")
         check(self, "train", one_of("epoch", "step"), "schedule_by")
         check(self, "train", MILESTONES, "milestones")
+        check(self, "train", one_of("device", "reader"), "augment_on")
         check(self, "train", NATURAL, "warmup_epochs")
         check(self, "train", POSITIVE, "warmup_multiplier")
         if self.nesterov and not self.momentum:
