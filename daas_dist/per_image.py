@@ -8,7 +8,7 @@ policies of their own for the same images.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -67,7 +67,8 @@ def control_variate(reward_B: Tensor, control_B: Tensor) -> Tensor:
 
 
 def control_by_others(reward_IB: Tensor) -> Tensor:
-    """Control variates without a pass: the mean reward of each image with the other architectures.
+    """Control variates without a pass: the mean of each image's other rewards, of other policies
+    and with other architectures.
 
     Theirs were drawn independently of this one's Γ. I is at least 2. (I, B)
     """
@@ -141,15 +142,18 @@ class PerImage(NamedTuple):
         forward: Forward,
         theta: Weights,
         z: Genotype | None,
-        train: Batch,
+        train_J: Sequence[Batch],
         val_grad: Weights,
         xi: float,
     ) -> Tensor:
-        """Along the mean of validation gradients, this step's among them. (B,)"""
+        """Along the mean of validation gradients, this step's among them. (J * B,)"""
         along = self.val_grad.add(val_grad, self.decay).mean(val_grad)
 
         def of(batch: Batch) -> Tensor:
             return self.gather(per_image_rewards(forward, theta, z, batch, along, xi))
 
-        reward_B = of(train)
-        return reward_B if self.plain is None else control_variate(reward_B, of(self.plain))
+        reward_JB = list(map(of, train_J))
+        if self.plain is not None:
+            control_B = of(self.plain)
+            reward_JB = [control_variate(reward_B, control_B) for reward_B in reward_JB]
+        return torch.cat(reward_JB)

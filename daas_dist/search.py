@@ -186,16 +186,18 @@ class Search:
             path = self._forward, self._active(z), z
 
             def reward(val_grad: Weights) -> Tensor:
-                return per_image.rewards(*path, views[0], val_grad, xi)
+                return per_image.rewards(*path, views, val_grad, xi)
 
             own = reward if self.estimator.per_image else None
+            trained = views[:1] if self.estimator.per_image else views
             return search_term(
-                *path, views, val, xi, at_theta=at_theta, reward=own, mean=self._mean
+                *path, trained, val, xi, at_theta=at_theta, reward=own, mean=self._mean
             )
 
         gradients = ["theta_grad"] if self._reuses_gradients and self._exact else []
         if self.estimator.per_image:
-            passes, gradients = 1 + (1 + self._plain_control) * JVP, [*gradients, "val_grad"]
+            forward_mode = settings.policies_per_image + self._plain_control
+            passes, gradients = 1 + forward_mode * JVP, [*gradients, "val_grad"]
         else:
             passes = settings.policies_per_architecture
         state.passes += len(sampled_I) * (passes + 1 + at_theta)
@@ -265,10 +267,11 @@ class Search:
 
     @property
     def _policy_count(self) -> int:
-        """How many rewards an architecture has: one an image, or one a policy of the batch."""
+        """How many rewards an architecture has: one a policy, of the batch or of each image."""
         settings = self.config.search
-        per_image = self.estimator.per_image
-        return settings.batch_size if per_image else settings.policies_per_architecture
+        if self.estimator.per_image:
+            return settings.batch_size * settings.policies_per_image
+        return settings.policies_per_architecture
 
     def _policies_of(self, i: int) -> Draws:
         """The policies behind the rewards of architecture i."""
@@ -302,7 +305,8 @@ class Search:
         parts = [self._policies_of(i) for i in range(len(terms))]
         draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
         if self.estimator.per_image and not self._plain_control:
-            reward_IJ = control_by_others(reward_IJ)
+            images = self.config.search.batch_size
+            reward_IJ = control_by_others(reward_IJ.view(-1, images)).view_as(reward_IJ)
         if settings.permute_rewards:
             order = torch.randperm(
                 reward_IJ.numel(), generator=stream(self.config.seed, "null", state.step)
@@ -359,12 +363,9 @@ class Search:
         return self.state.gamma.sample(count, generator)
 
     def _views(self, train: Batch, i: int) -> list[Batch]:
-        """The training batch under each Γ^(i,j); or one view whose images drew a Γ each."""
-        if self.estimator.per_image:
-            draws_J = [self._policies_of(i)]
-        else:
-            drawn = self._policies_of(i)
-            draws_J = [Draws(*(part[j : j + 1] for part in drawn)) for j in range(len(drawn[0]))]
+        """The training batch under each Γ^(i,j), of the batch or each image's own."""
+        parts = [part.split(self._draw_count) for part in self._policies_of(i)]
+        draws_J = [Draws(*each) for each in zip(*parts, strict=True)]
         return [
             Batch(self.train_input(train.images, draws, f"policy-{i}", j), train.labels)
             for j, draws in enumerate(draws_J)

@@ -49,8 +49,8 @@ def passes(config: Config) -> float:
     if search.target == "architecture":
         return float(architectures + weights)
     per_image = search.estimator not in ("paper", "leave_one_out")
-    rewards = 1 + (search.evidence.control == "plain")  # forward-mode passes
-    train = 1 + rewards * JVP if per_image else search.policies_per_architecture
+    forward_mode = search.policies_per_image + (search.evidence.control == "plain")
+    train = 1 + forward_mode * JVP if per_image else search.policies_per_architecture
     each = train + 1 + (search.architecture_gradient_at == "theta")
     return architectures * each + (0 if search.reuse_gradients else weights)
 

@@ -302,7 +302,7 @@ def test_training_what_was_found_needs_the_result() -> None:
         ("search.tau=3", "sets a whole group: set its keys, such as search.tau.start=VALUE"),
         ("data.root=${nowhere}", "data.root=${nowhere} cannot be composed"),
         ("stage=search_cifr10", "stage=search_cifr10 is not possible: expected one of search_"),
-        ("preset=[tiny]", "expected one of dada, none, ours, paper, tiny"),
+        ("preset=[tiny]", "expected one of dada, none, ours, ours_policy, paper, tiny"),
         ("data.name=cifar10", "data.name comes with its group: use data=NAME"),
         ("kind=train", "kind comes with its group: use stage=NAME"),
         ("train.epochs=3", "train.epochs has no effect: stage=search_fashion is a search"),

@@ -12,12 +12,14 @@ from daas_dist import augment, daas, per_image
 from daas_dist import config as configuration
 from daas_dist.daas import Contribution
 from daas_dist.data import Images
+from daas_dist.estimators import Evidence, normal_scores
 from daas_dist.finite import check_terms
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
-from daas_dist.policy import PolicyLogits
+from daas_dist.per_image import control_by_others
+from daas_dist.policy import Draws, PolicyLogits
 from daas_dist.rng import stream
 from daas_dist.run import build_network
 from daas_dist.search import JVP, Search, SearchData
@@ -78,6 +80,7 @@ def test_a_weight_that_no_sampled_path_used_does_not_move() -> None:
         (["search.estimator=paper", "search.reuse_gradients=false"], 2 * (2 + 1) + 3),
         (["search.architecture_gradient_at=theta"], 2 * (1 + 2 * JVP + 2)),
         (["search.evidence.control=others"], 2 * (1 + JVP + 1)),
+        (["search.policies_per_image=3"], 2 * (1 + 4 * JVP + 1)),
         ([*POLICY], 2 * (1 + 2 * JVP + 1)),
         ([*POLICY, "search.reuse_gradients=false"], 2 * (1 + 2 * JVP + 1) + 1),
     ],
@@ -99,6 +102,39 @@ def test_passes_are_those_that_are_made(
     monkeypatch.setattr(per_image, "per_image_rewards", counted(per_image.per_image_rewards, JVP))
     run.step()
     assert run.state.passes == pytest.approx(passes) and sum(made) == pytest.approx(passes)
+
+
+def test_every_policy_that_an_image_draws_has_a_reward_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one network under three policies an image: each reward is that of its own draw, as the
+    forward-mode passes saw it, compared with the other two of its image."""
+    run = search(*POLICY, "search.warmup_epochs=0", "search.architectures=1",
+                 "search.policies_per_image=3", "search.evidence.control=others")  # fmt: skip
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    inside = per_image.per_image_rewards
+
+    def recorded(*given: Any) -> torch.Tensor:
+        reward_B = inside(*given)
+        seen.append((given[3].images, reward_B))
+        return reward_B
+
+    monkeypatch.setattr(per_image, "per_image_rewards", recorded)
+    draws = run.state.gamma.sample(24, stream(run.config.seed, "policy", 0, 0))
+    train = run.feed.batch(0)["train"]
+    expected = [
+        run.train_input(train.images, Draws(*(part[j : j + 8] for part in draws)), "policy-0", n)
+        for n, j in enumerate((0, 8, 16))
+    ]
+    run.step()
+    assert all(map(torch.equal, (view for view, _ in seen), expected))
+    reward_JB = torch.stack([reward_B for _, reward_B in seen])
+    score_J = normal_scores(control_by_others(reward_JB).view(1, -1)).flatten()
+    decay = run.config.search.evidence.decay
+    evidence = Evidence.empty(run.config.policy.slots).add(draws, score_J, decay)
+    found = zip(run.state.evidence.tensors(), evidence.tensors(), strict=True)
+    assert all(map(torch.allclose, *zip(*found, strict=True)))
+    assert evidence.operation_KO.total.abs().sum() > 1
 
 
 def test_cutout_blanks_a_square_of_the_training_images_only() -> None:

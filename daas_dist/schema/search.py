@@ -106,6 +106,7 @@ class Search:
     batch_size: int
     architectures: int
     policies_per_architecture: int
+    policies_per_image: int
     weight_architectures: int
     xi: float | None
     architecture_gradient_at: str
@@ -135,6 +136,7 @@ class Search:
         check(self, "search", estimators, "estimator")
         check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
         check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
+        check(self, "search", COUNT, "policies_per_image")
         check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
         check(self, "search", COUNT, "keep_checkpoints", "most_skips")
         check(self, "search", one_of("raise", "skip"), "non_finite")
@@ -170,8 +172,9 @@ class Search:
             if getattr(self, name) is not None and self.target == "policy":
                 wanted = "null, as search.target=policy searches no architecture"
                 refuse(f"search.{name}", getattr(self, name), wanted)
-        if self.evidence.control == "others" and self.architectures < 2:
-            wanted = "plain, as search.architectures=1: there are no others"
+        alone = self.architectures * self.policies_per_image == 1
+        if self.evidence.control == "others" and alone:
+            wanted = "plain, as search.architectures and search.policies_per_image are 1: no others"
             refuse("search.evidence.control", self.evidence.control, wanted)
         if self.estimator == "leave_one_out" and self.policies_per_architecture < 2:
             wanted = "at least 2, as search.estimator=leave_one_out compares policies"
