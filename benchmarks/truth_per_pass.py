@@ -55,7 +55,7 @@ PAPER = [
 ESTIMATORS: dict[str, tuple[list[str], Sequence[float]]] = {
     "paper": (PAPER, (0.005, 0.015, 0.05)),
     "leave_one_out": ([*PAPER, "search.estimator=leave_one_out"], (0.005, 0.015, 0.05)),
-    "ours": (["preset=ours_policy"], (0.2, 0.4, 0.8)),
+    "ours": (["preset=ours_policy"], (0.2, 0.3, 0.4)),
     "ours, joint": (["preset=ours", FIVE], (0.1, 0.2, 0.4)),
 }
 """Their overrides, and the learning rates of the policy's optimiser to choose from."""
