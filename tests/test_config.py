@@ -260,6 +260,16 @@ def test_an_impossible_value_says_what_is_possible(overrides: str, expected: str
             "train.compare=[found/best] is not possible: expected a list of ARCHITECTURE/POLICY",
         ),
         ("train.compare=[]", "expected one or more, none of them twice"),
+        (
+            "train.compare=[resnet18/default]",
+            "data.channels=1 is not possible: expected 3, as train.compare names torchvision's "
+            "resnet18",
+        ),
+        (
+            "data=stream data.root=/a data.val_root=/b data.limit=9 data.test_limit=9 "
+            "data.classes=9 data.mean=[0.5,0.5,0.5] data.std=[1,1,1] train.augment_on=reader",
+            "train.augment_on=reader is not possible: expected device, as data=stream",
+        ),
         ("train.seeds=[1,1]", "train.seeds=[1, 1] is not possible: expected one or more, none"),
         ("train.seeds=[-1]", "expected whole numbers of 0 or more"),
         ("train.drop_path=1", "train.drop_path=1.0 is not possible"),

@@ -12,7 +12,7 @@ from daas_dist.rules import (
 )
 from daas_dist.schema.data import Data
 from daas_dist.schema.search import FIXED, Model, Policy, Search
-from daas_dist.schema.train import Train
+from daas_dist.schema.train import ARCHITECTURES, Train
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,9 +79,18 @@ class Config:
         check(self, "", POSITIVE, "stop_after_minutes", "patience_minutes")
         if self.kind == "search":
             self._check_search()
-        elif self.train.result is None and any("found" in row for row in self.train.compare):
+        else:
+            self._check_training()
+
+    def _check_training(self) -> None:
+        rows = [row.partition("/")[0] for row in self.train.compare]
+        if self.train.result is None and any("found" in row for row in self.train.compare):
             wanted = "the result.json of a search, as train.compare names found"
             refuse("train.result", None, f"{wanted}: train.result=runs/…/result.json")
+        others = [name for name in rows if name not in (*ARCHITECTURES, *FIXED)]
+        if others and self.data.channels != 3:
+            wanted = f"3, as train.compare names torchvision's {others[0]}, which takes colour"
+            refuse("data.channels", self.data.channels, wanted)
         if self.data.name == "stream" and self.train.augment_on == "reader":
             wanted = "device, as data=stream is read without steps of its own"
             refuse("train.augment_on", "reader", wanted)
