@@ -233,11 +233,13 @@ def compiling(backend: Any) -> Any:
 
 
 def test_a_compiled_network_makes_the_same_steps() -> None:
-    """Captured by torch.compile with its draws, and run as captured."""
-    plain = alike(train(1, 3, *EIGHT, "train.drop_path=0.5"))
+    """Captured by torch.compile with its draws, and run as captured; in float64, as its gradients
+    are torch's own, rounded otherwise than models/depthwise.py's."""
+    dropped = *EIGHT, "train.drop_path=0.5"
+    plain = alike(train(1, 3, *dropped, double=True))
     with compiling("eager"):
-        compiled = alike(train(1, 3, *EIGHT, "train.drop_path=0.5", "engine.compile=true"))
-    assert float((compiled.losses / plain.losses - 1).abs().max()) < 1e-6
+        compiled = alike(train(1, 3, *dropped, "engine.compile=true", double=True))
+    assert float((compiled.losses / plain.losses - 1).abs().max()) < 1e-12
     assert list(compiled.network) == list(plain.network)
 
 

@@ -113,7 +113,10 @@ def test_main_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     ("argument", "expected"),
     [
         ("search.xii", "daas explain: search.xii is not a key: did you mean search.xi?"),
-        ("preset", "preset is not a key but a choice: preset=dada|none|ours|paper|tiny"),
+        (
+            "preset",
+            "preset is not a key but a choice: preset=dada|none|ours|ours_policy|paper|tiny",
+        ),
         ("search.xii=1", "search.xii is not a key"),
     ],
 )
