@@ -19,6 +19,7 @@ from daas_dist.search import Search, SearchData
 STAGE = ["stage=search_fashion", "preset=tiny", "data.limit=128", "search.log_every=1"]
 STAGE += ["search.joint_epochs=1"]
 PAPER = ["search.estimator=paper", "search.reuse_gradients=false", "search.weight_architectures=6"]
+SEVERAL = ["search.policies_per_image=3", "search.evidence.control=others"]
 
 
 def search(run_dir: Path, ranks: int, *overrides: str) -> Path:
@@ -64,8 +65,14 @@ class Doubled(Search):
 
 
 @forks
-@pytest.mark.parametrize(("data", "norm"), [(2, "synchronised"), (4, "synchronised"), (2, "local")])
-@pytest.mark.parametrize("overrides", [[], PAPER], ids=["natural", "paper"])
+@pytest.mark.parametrize(
+    ("data", "norm", "overrides"),
+    [
+        *((2, "synchronised", overrides) for overrides in ([], SEVERAL, PAPER)),
+        *((4, "synchronised", overrides) for overrides in ([], PAPER)),
+        *((2, "local", overrides) for overrides in ([], PAPER)),
+    ],
+)
 def test_ranks_that_share_batches_agree_with_one_up_to_rounding(
     data: int, norm: str, overrides: list[str]
 ) -> None:

@@ -159,6 +159,7 @@ td{vertical-align:baseline}
 .numbers td,.numbers th{white-space:nowrap}.tight{font-size:13px}
 .tight td,.tight th{padding-right:11px}
 .found td,.found th{padding-right:8px}.found .bar{width:54px}.found+.lead{margin-top:16px}
+.found td:last-child{white-space:normal}
 .narrow{max-width:720px}.wide svg{min-width:480px;max-width:600px}
 .grid th,.grid td{padding:1px 2px;border:0}
 .grid td:first-child{white-space:nowrap;padding-right:10px}
