@@ -1,6 +1,6 @@
 """DDP against DeepSpeed on the ranks it is started on: the same losses?, and how fast.
 
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/engines.py
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/engines.py [key=value ...]
 
 Fashion-MNIST; of --networks, random is a derived network (a random genotype, 4 cells of 8 channels,
 drop-path, auxiliary head), the others are those of train.compare. Both engines make the same steps
@@ -95,6 +95,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--side", type=int, help="of the images, in pixels, if not 28")
     arguments = parser.parse_args()
+    for text in arguments.networks:
+        if "=" in text:
+            parser.error(f"--networks {text}: expected a network; key=value goes before it")
     torch.set_num_threads(1)
     mesh = connect("cuda" if torch.cuda.is_available() else "cpu")
     data = load_data(configuration.load([*STAGE, RANDOM, *arguments.overrides]))

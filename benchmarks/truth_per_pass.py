@@ -6,6 +6,7 @@ small network, whose weights have had the same short warm-up for all estimators.
 Algorithm 1 (5 architectures, 2 policies each; on one network 16 passes a step), `ours` is
 preset=ours_policy (4 policies for each of 64 images; 5.2 passes a step).
 
+    python benchmarks/truth_per_pass.py rewards  what leads under a policy that stays uniform
     python benchmarks/truth_per_pass.py tune     each estimator at each of its rates, one seed
     python benchmarks/truth_per_pass.py run      each at its best one, on five other seeds
     python benchmarks/truth_per_pass.py table    what is in the results so far
@@ -25,16 +26,20 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from planted_truth import NOTHING, STRENGTHS, planted, policy_of, read, train_small
 
+from daas_dist import augment
 from daas_dist import config as configuration
+from daas_dist.config import Config
 from daas_dist.data import Images, split
 from daas_dist.dataset import load_data
 from daas_dist.mesh import Mesh
+from daas_dist.policy import Policy
 from daas_dist.run import build_network
 from daas_dist.search import Search, SearchData
 
@@ -63,9 +68,12 @@ TRUTHS = (
     "shear_x", "translate_y", "rotate", "invert", "contrast", "translate_x+solarize",
     "translate_y+solarize", "translate_x+translate_y", "translate_x+invert", "translate_y+contrast",
 )  # fmt: skip
-"""Under a uniform policy the expected rewards of the two operations of each of the first three
-pairs lead all others; those of the last two do not, which no estimator of them can know."""
+"""Of the first three pairs both operations lead by reward under a uniform policy (`rewards`); of
+the last two they do not."""
 TUNING_SEED = 100
+UNMOVED = 1e-9
+"""The learning rate of a policy that stays uniform."""
+SHOWN = 5
 FIFTH = 5
 
 
@@ -79,25 +87,45 @@ def plant(images: Images, truth: str, seed: int, part: str) -> Images:
     return images
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A search after its warm-up, and what a network is then trained and tested on."""
+
+    config: Config
+    search: Search
+    train: Images
+    test: Images
+
+    @staticmethod
+    def of(job: dict[str, Any]) -> "Trial":
+        torch.set_num_threads(1)
+        truth, seed = job["truth"], job["seed"]
+        overrides, _ = ESTIMATORS[job["estimator"]]
+        rate = f"search.policy_optimizer.learning_rate={job['rate']}"
+        config = configuration.load([*STAGE, *overrides, rate, f"seed={seed}"])
+        data = load_data(config)
+        train, test = data.train, data.test
+        assert isinstance(train, Images) and isinstance(test, Images)
+        train, val = split(train, 1 - config.data.val_share, seed)
+        val, test = plant(val, truth, seed, "val"), plant(test, truth, seed, "test")
+        given = SearchData(train, val, data.mean, data.std)
+        network = build_network(config, len(train.classes))
+        search = Search(config, given, network, Mesh(), torch.device("cpu"))
+        while search.warming_up:
+            search.step()
+        return Trial(config, search, train, test)
+
+    def accuracy(self, found: Policy) -> float:
+        data = self.search.data
+        return train_small(self.config, self.train, self.test, data.mean, data.std, found)
+
+
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """One search, what led after every step, and a training under what it found."""
-    torch.set_num_threads(1)
-    truth, seed = job["truth"], job["seed"]
-    overrides, _ = ESTIMATORS[job["estimator"]]
-    rate = f"search.policy_optimizer.learning_rate={job['rate']}"
-    config = configuration.load([*STAGE, *overrides, rate, f"seed={seed}"])
-    data = load_data(config)
-    train, test = data.train, data.test
-    assert isinstance(train, Images) and isinstance(test, Images)
-    train, val = split(train, 1 - config.data.val_share, seed)
-    val, test = plant(val, truth, seed, "val"), plant(test, truth, seed, "test")
-    given = SearchData(train, val, data.mean, data.std)
-    network = build_network(config, len(train.classes))
-    search = Search(config, given, network, Mesh(), torch.device("cpu"))
-    while search.warming_up:
-        search.step()
+    trial = Trial.of(job)
+    search = trial.search
     began, warm = time.monotonic(), search.state.passes
-    right = Leads(set(truth.split("+")))
+    right = Leads(set(job["truth"].split("+")))
     while search.state.passes - warm < job["passes"]:
         search.step()
         right.add(policy_of(search).ranking(), round(search.state.passes - warm))
@@ -111,8 +139,20 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "ranking": found.ranking()[:4],
     }
     if job["train"]:
-        row["accuracy"] = train_small(config, train, test, data.mean, data.std, found)
+        row["accuracy"] = trial.accuracy(found)
     return row
+
+
+def rewards(job: dict[str, Any]) -> list[tuple[str, float]]:
+    """What an operation's application adds to a reward, in standard deviations, mean of the slots;
+    the most first. Of a policy that does not move: no estimator is to blame."""
+    search = Trial.of(job).search
+    warm = search.state.passes
+    while search.state.passes - warm < job["passes"]:
+        search.step()
+    gain_O = search.state.evidence.applied()[0].mean(0)
+    order = gain_O.argsort(descending=True).tolist()
+    return [(augment.NAMES[o], float(gain_O[o])) for o in order]
 
 
 class Leads:
@@ -162,6 +202,18 @@ def best_rate(rows: list[dict[str, Any]], estimator: str) -> float:
         return statistics.mean(2 * r["passes"] if r["since"] is None else r["since"] for r in mine)
 
     return min(dict.fromkeys(r["rate"] for r in tuned), key=score)
+
+
+def print_rewards(arguments: argparse.Namespace) -> None:
+    jobs = [
+        {"estimator": "ours", "truth": truth, "seed": TUNING_SEED, "rate": UNMOVED,
+         "passes": budget("ours", arguments.passes)}
+        for truth in arguments.truths
+    ]  # fmt: skip
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for job, gains in zip(jobs, pool.map(rewards, jobs), strict=True):
+            told = ", ".join(f"{name} {gain:.2f}" for name, gain in gains[:SHOWN])
+            print(f"{job['truth']:<24}{told}", flush=True)
 
 
 KEY = ("estimator", "truth", "seed", "rate", "passes")
@@ -230,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["tune", "run", "table"])
+    parser.add_argument("what", choices=["rewards", "tune", "run", "table"])
     parser.add_argument("--truths", nargs="+", default=list(TRUTHS))
     parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["paper", "ours"])
     parser.add_argument("--seeds", type=int, default=5)
@@ -241,6 +293,9 @@ def main() -> None:
     for operation in {name for truth in arguments.truths for name in truth.split("+")}:
         if operation not in STRENGTHS:
             parser.error(f"--truths {operation}: known are {', '.join(STRENGTHS)}, and x+y")
+    if arguments.what == "rewards":
+        print_rewards(arguments)
+        return
     rows = read(arguments.out)
     if arguments.what == "tune":
         perform(tuning(arguments), rows, arguments)

@@ -33,11 +33,19 @@ class Engine(ABC):
     """Makes optimiser steps of one network together with the other ranks of a mesh."""
 
     def __init__(
-        self, network: nn.Module, optimiser: Optimizer, mesh: Mesh, precision: str
+        self,
+        network: nn.Module,
+        optimiser: Optimizer,
+        mesh: Mesh,
+        *,
+        clip: float | None,
+        precision: str,
     ) -> None:
-        """precision: fp32, bf16 or fp16, of the forward pass; the weights are float32 always."""
-        self.network, self.optimiser, self.mesh = network, optimiser, mesh
+        """clip: the largest norm of a gradient. precision: fp32, bf16 or fp16, of the forward pass;
+        the weights are float32 always."""
+        self.network, self.optimiser, self.mesh, self.clip = network, optimiser, mesh, clip
         self.device = next(network.parameters()).device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._dtype = DTYPES[precision]
         self._began = False
         if precision != "fp16":  # there too large a gradient is part of the method: scaler.step
@@ -100,12 +108,21 @@ class Engine(ABC):
         """The optimiser's step by the mean of all ranks' gradients, clipped; gradients are 0
         again."""
 
-    @abstractmethod
+    @final
+    def clip_gradients(self) -> None:
+        """By the norm of all together, added up in one order whatever the engine."""
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+
+    @final
     def save(self) -> dict[str, Any]:
         """The state of the optimiser and of the loss scale, the same for every engine."""
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
 
-    @abstractmethod
-    def load(self, saved: dict[str, Any]) -> None: ...
+    @final
+    def load(self, saved: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scaler.load_state_dict(saved["scaler"])
 
 
 def within_memory(task: Callable[[], Made]) -> Made:

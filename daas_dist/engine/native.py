@@ -3,7 +3,6 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -13,51 +12,23 @@ from daas_dist.faults import waiting
 from daas_dist.mesh import Mesh
 
 
-@final
-class ScaledStep:
-    """Backward pass and optimiser step, with the scale of the loss that fp16 needs and no other."""
-
-    def __init__(
-        self, network: nn.Module, optimiser: Optimizer, *, clip: float | None, precision: str
-    ) -> None:
-        device = next(network.parameters()).device.type
-        self.network, self.optimiser, self.clip = network, optimiser, clip
-        self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+class Native(Engine):
+    """Backward pass and optimiser step as torch has them."""
 
     def backward(self, loss: Tensor) -> None:
         within_memory(self.scaler.scale(loss).backward)
 
     def update(self) -> None:
         self.scaler.unscale_(self.optimiser)
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        self.clip_gradients()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
 
-    def save(self) -> dict[str, Any]:
-        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.scaler.load_state_dict(saved["scaler"])
-
 
 @final
-class Alone(Engine):
+class Alone(Native):
     """One rank."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimiser: Optimizer,
-        mesh: Mesh,
-        *,
-        clip: float | None,
-        precision: str,
-    ) -> None:
-        super().__init__(network, optimiser, mesh, precision)
-        self._scaled = ScaledStep(network, optimiser, clip=clip, precision=precision)
 
     def forward(self, images: Tensor) -> Any:
         with self.autocast():
@@ -69,21 +40,9 @@ class Alone(Engine):
     def passing(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
-        self._scaled.backward(loss)
-
-    def update(self) -> None:
-        self._scaled.update()
-
-    def save(self) -> dict[str, Any]:
-        return self._scaled.save()
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self._scaled.load(saved)
-
 
 @final
-class Ddp(Engine):
+class Ddp(Native):
     """Several ranks, by torch's DDP: gradients are summed in buckets while others are computed."""
 
     def __init__(
@@ -95,8 +54,7 @@ class Ddp(Engine):
         clip: float | None,
         precision: str,
     ) -> None:
-        super().__init__(network, optimiser, mesh, precision)
-        self._scaled = ScaledStep(network, optimiser, clip=clip, precision=precision)
+        super().__init__(network, optimiser, mesh, clip=clip, precision=precision)
         self._wrapped = DistributedDataParallel(network, gradient_as_bucket_view=True)
         self._wrapped.broadcast_buffers = False  # Engine.step's work; as an argument deprecated
 
@@ -119,13 +77,4 @@ class Ddp(Engine):
 
     def backward(self, loss: Tensor) -> None:
         with waiting(self.mesh.rank, "summing gradients"):
-            self._scaled.backward(loss)
-
-    def update(self) -> None:
-        self._scaled.update()
-
-    def save(self) -> dict[str, Any]:
-        return self._scaled.save()
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self._scaled.load(saved)
+            super().backward(loss)

@@ -43,7 +43,7 @@ class DeepSpeed(Engine):
         clip: float | None,
         precision: str,
     ) -> None:
-        super().__init__(network, optimiser, mesh, precision)
+        super().__init__(network, optimiser, mesh, clip=clip, precision=precision)
         if not dist.is_initialized():
             raise ConfigError(
                 "engine=deepspeed is not possible in a process of its own: expected ranks, as "
@@ -68,11 +68,9 @@ class DeepSpeed(Engine):
             model=network, optimizer=optimiser, config=settings, dist_init_required=False
         )[0]
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def _scaler(self) -> torch.amp.GradScaler:
-        own = self._deepspeed.torch_autocast_z0_gradscaler
-        return own or torch.amp.GradScaler(self.device.type, enabled=False)
+        self.scaler = self._deepspeed.torch_autocast_z0_gradscaler or self.scaler
+        # Its own adds up in another order, and soon they are other networks.
+        self._deepspeed.clip_fp32_gradients = self.clip_gradients
 
     def forward(self, images: Tensor) -> Any:
         return self._deepspeed(images)
@@ -89,10 +87,3 @@ class DeepSpeed(Engine):
     def update(self) -> None:
         with waiting(self.mesh.rank, "summing gradients"):
             self._deepspeed.step()
-
-    def save(self) -> dict[str, Any]:
-        return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self._scaler.load_state_dict(saved["scaler"])
