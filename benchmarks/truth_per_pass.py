@@ -68,8 +68,8 @@ TRUTHS = (
     "shear_x", "translate_y", "rotate", "invert", "contrast", "translate_x+solarize",
     "translate_y+solarize", "translate_x+translate_y", "translate_x+invert", "translate_y+contrast",
 )  # fmt: skip
-"""Of the first three pairs both operations lead by reward under a uniform policy (`rewards`); of
-the last two they do not."""
+"""Of the first three pairs, under a uniform policy, one operation earns the most and the other
+something; of the last two equalize, which is not planted, earns the most (`rewards`)."""
 TUNING_SEED = 100
 UNMOVED = 1e-9
 """The learning rate of a policy that stays uniform."""
