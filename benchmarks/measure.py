@@ -20,12 +20,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from daas_dist.mesh import Mesh
+from daas_dist.models.recorded import Recorded
 from daas_dist.models.supernet import Supernet
 from daas_dist.search import Search
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "augmentation": [(Search, "train_input"), (Search, "to_network")],
-    "forward": [(Supernet, "forward"), (plain.Supernet, "forward")],
+    "forward": [(Supernet, "forward"), (Recorded, "__call__"), (plain.Supernet, "forward")],
     "backward": [(torch.autograd, "grad"), (Tensor, "backward")],
     "reductions": [
         (Mesh, name) for name in ("mean_data", "gather_data", "gather_arch", "total", "gather")

@@ -10,6 +10,8 @@ plain    Algorithm 1 as one writes it
 paper    the product on the paper's settings: the gradients of plain, to rounding
 ours     the product's fastest, preset=ours: fewer passes, another estimator
 
+and on CUDA both with search.cuda_graphs=true, as "paper, graphs" and "ours, graphs".
+
 Printed: seconds of a step (median, least to most), of all threads' too (the ones to trust on a busy
 machine), and their ratios to plain's of the same round; seconds by part, and the part's share;
 multiply-adds, and bytes as sizes of the operators' tensors, against what the machine reaches; peak
@@ -144,10 +146,15 @@ VARIANTS: dict[str, tuple[list[str], Callable[[Search], Steps]]] = {
     "paper": ([], lambda search: search),
     "ours": (["preset=ours"], lambda search: search),
 }
+GRAPHS = ", graphs"
+ON_GPU = {name + GRAPHS: ([*VARIANTS[name][0], "search.cuda_graphs=true"], VARIANTS[name][1])
+          for name in ("paper", "ours")}  # fmt: skip
+RECORDING_STEPS = 10
+"""Until nearly all of a supernet's operations have been in a path."""
 
 
 def build(name: str, overrides: Sequence[str], device: torch.device) -> Steps:
-    own, make = VARIANTS[name]
+    own, make = (VARIANTS | ON_GPU)[name]
     given = [*overrides, *own]
     return make(search_on_noise(given, Mesh(), SIDE, STEPS, str(device)))
 
@@ -225,16 +232,28 @@ def peak_memory(name: str, arguments: argparse.Namespace, batch: int) -> int:
     return int(done.stdout)
 
 
+def work_of(variant: Steps) -> measure.Work:
+    """Not of recorded ones, whose operators nobody sees: theirs are the same."""
+    with measure.Work() as work:
+        variant.step()
+    return work
+
+
 def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one batch size, for the tables and for JSON."""
     device = torch.device(arguments.device)
     overrides = [*arguments.overrides, f"search.batch_size={batch}"]
-    variants = {name: build(name, overrides, device) for name in VARIANTS}
+    on_gpu = device.type == "cuda"
+    names = [*VARIANTS, *(ON_GPU if on_gpu else ())]
+    variants = {name: build(name, overrides, device) for name in names}
     exact = {n: Gradients(v) for n, v in variants.items() if isinstance(v, Search | PlainSearch)}
-    rounds(variants, 1, device)  # the first warms up
+    rounds(variants, RECORDING_STEPS if on_gpu else 1, device)  # warm-up
     measured = rounds(variants, arguments.rounds, device)
-    warming = {name: build(name, [*overrides, *WARM_UP], device) for name in VARIANTS}
+    warming = {name: build(name, [*overrides, *WARM_UP], device) for name in names}
+    if on_gpu:
+        rounds(warming, RECORDING_STEPS, device)
     warm = rounds(warming, min(WARM_UP_ROUNDS, arguments.rounds), device)
+    works = {name: work_of(variants[name]) for name in VARIANTS}
     found: dict[str, Any] = {
         "batch": batch,
         "limits": {
@@ -245,8 +264,7 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "variants": {},
     }
     for name, variant in variants.items():
-        with measure.Work() as work:
-            variant.step()
+        work = works[name.removesuffix(GRAPHS)]
         warm_seconds = [took.seconds for took, _ in warm[name]]
         seconds = [took.seconds for took, _ in measured[name]]
         epochs = (WARM_UP_EPOCHS, warm_seconds), (JOINT_EPOCHS, seconds)
@@ -259,7 +277,7 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
             "multiply_adds": work.multiply_adds,
             "bytes": work.bytes,
             "peak_bytes": peak_memory(name, arguments, batch),
-            "launches": measure.launches(variant.step) if device.type == "cuda" else None,
+            "launches": measure.launches(variant.step) if on_gpu else None,
             "hours": hours,
         }
     return found
@@ -271,13 +289,13 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     limits, variants = found["limits"], found["variants"]
     print(f"\nbatch {found['batch']}")
-    print(f"{'':<8}{'seconds':<22}{'÷ plain':<20}{'CPU seconds':<22}{'÷ plain':<20}peak MB")
+    print(f"{'':<15}{'seconds':<22}{'÷ plain':<20}{'CPU seconds':<22}{'÷ plain':<20}peak MB")
     for name, of in variants.items():
         columns = []
         for key in ("seconds", "cpu_seconds"):
             ratios = [b / a for a, b in zip(variants["plain"][key], of[key], strict=True)]
             columns += [f"{spread(of[key]):<22}{spread(ratios):<20}"]
-        print(f"{name:<8}{''.join(columns)}{of['peak_bytes'] / 1e6:.0f}")
+        print(f"{name:<15}{''.join(columns)}{of['peak_bytes'] / 1e6:.0f}")
     print(f"{'seconds of':<14}" + "".join(f"{name:<28}" for name in variants))
     for part in variants["plain"]["parts"]:
         columns = []
@@ -295,7 +313,7 @@ def show(found: dict[str, Any]) -> None:
         seconds = statistics.median(of["seconds"])
         adds, moved = of["multiply_adds"], of["bytes"]
         print(
-            f"{name:<8}{adds / 1e9:.2f} G multiply-adds, {adds / seconds / 1e9:.2f} G/s, "
+            f"{name:<15}{adds / 1e9:.2f} G multiply-adds, {adds / seconds / 1e9:.2f} G/s, "
             f"{adds / seconds / dense:.1%} of the convolution; about {moved / 1e9:.2f} GB, "
             f"{moved / seconds / 1e9:.2f} GB/s, {moved / seconds / copied:.0%} of the copy"
             + (f"; {of['launches']} launches" if of["launches"] is not None else "")
@@ -318,7 +336,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", choices=VARIANTS | ON_GPU, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

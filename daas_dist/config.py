@@ -82,6 +82,7 @@ HOW = (
     "engine.compile",
     "engine.fused",
     "resume.allow",
+    "search.cuda_graphs",
     "search.keep_checkpoints",
 )
 """Keys of where and how a run is computed, not of what: a resume may change them."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
@@ -158,6 +159,16 @@ def weight_gradient(train_grads_I: Sequence[Weights]) -> Weights:
 
 Forward = Callable[[Weights, Genotype | None, Tensor, Tensor | None], Tensor]
 """forward(active weights, z, images, gates) -> logits (B, classes)."""
+
+
+def functional(network: nn.Module) -> Forward:
+    """A network as a function of its active weights."""
+
+    def forward(theta: Weights, z: Genotype | None, images: Tensor, gates: Tensor | None) -> Tensor:
+        # No weights are tied; to look for some takes a quarter of a small step.
+        return functional_call(network, theta, (images, z, gates), tie_weights=False)
+
+    return forward
 
 
 class Batch(NamedTuple):

@@ -16,11 +16,13 @@ from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
     Contribution,
+    Forward,
     SampledArchitecture,
     Weights,
     architecture_surrogate,
     architecture_term,
     flat,
+    functional,
     sample_architecture,
     search_term,
     unflat,
@@ -34,6 +36,7 @@ from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
 from daas_dist.models.cost_table import Costs, CostTable, Size, costs_of
+from daas_dist.models.recorded import Recorded
 from daas_dist.per_image import PerImage, control_by_others
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
@@ -86,6 +89,7 @@ class Search:
         self.state = SearchState.initial(network, config)
         self.budget = self._budget()
         self.theta: Weights = dict(self.state.network.named_parameters())
+        self.forward: Forward = Recorded(network) if settings.cuda_graphs else functional(network)
 
     # --- Where the search stands -----------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class Search:
 
         def term(i: int) -> Contribution:
             z, views = _genotype(sampled_I[i]), self._views(train, i)
-            path = self._forward, self._active(z), z
+            path = self.forward, self._active(z), z
 
             def reward(val_grad: Weights) -> Tensor:
                 return per_image.rewards(*path, views, val_grad, xi)
@@ -223,7 +227,7 @@ class Search:
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
-            return architecture_term(self._forward, self._active(z), z, val, self._mean)
+            return architecture_term(self.forward, self._active(z), z, val, self._mean)
 
         self.state.passes += len(sampled_I)
         return self._deal(sampled_I, term, [])
@@ -241,7 +245,7 @@ class Search:
 
         def term(i: int) -> Contribution:
             z = _genotype(sampled_I[i])
-            own = weight_term(self._forward, self._active(z), z, batch, self._mean)
+            own = weight_term(self.forward, self._active(z), z, batch, self._mean)
             if not self._exact or self.mesh.data == 1:
                 return own
             mean = unflat(self._mean(flat(own.theta_grad)), own.theta_grad)
@@ -396,14 +400,6 @@ class Search:
         return images.contiguous(memory_format=torch.channels_last)
 
     # --- The network -----------------------------------------------------------------------------
-
-    def _forward(
-        self, theta: Weights, z: Genotype | None, images: Tensor, gates: Tensor | None
-    ) -> Tensor:
-        # No weights are tied; to look for some takes a quarter of a small step.
-        return torch.func.functional_call(
-            self.state.network, theta, (images, z, gates), tie_weights=False
-        )
 
     def _active(self, z: Genotype | None) -> Weights:
         names: list[str] = self.state.network.active(z)  # type: ignore[operator]

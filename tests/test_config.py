@@ -222,6 +222,14 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("data=shards data.root=/a data.crop_scale=[0.5,0.1]", "two shares of the area"),
         ("data=shards data.root=/a data.crop_padding=4", "0, as data.crop_scale cuts a part"),
         ("data=shards data.root=/a data.test_resize=100", "at least data.size=224"),
+        (
+            "search.target=policy model=small search.cuda_graphs=true",
+            "expected false, as search.target=policy searches on a network that has no paths",
+        ),
+        (
+            "search.cuda_graphs=true mesh.data=2",
+            "search.cuda_graphs=true is not possible: expected false, as ranks exchange",
+        ),
         ("data=stream", "data.root=null is not possible: expected where the training shards are"),
         (
             "data=stream data.root=/a data.val_root=/b data.limit=null",

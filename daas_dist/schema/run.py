@@ -110,6 +110,10 @@ class Config:
             refuse("model.network", None, wanted)
         if self.model.name == "torchvision" and self.data.channels != 3:
             refuse("data.channels", self.data.channels, "3, as torchvision's networks take colour")
+        shared = self.mesh.data != 1 and self.mesh.norm == "synchronised"
+        if self.search.cuda_graphs and shared:
+            wanted = "false, as ranks exchange statistics inside a pass; or mesh.data=1"
+            refuse("search.cuda_graphs", True, wanted)
         if self.policy.fixed is not None and self.search.target != "architecture":
             wanted = f"null, as search.target={self.search.target} searches for the policy"
             refuse("policy.fixed", self.policy.fixed, wanted)

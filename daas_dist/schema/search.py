@@ -122,6 +122,7 @@ class Search:
     max_flops: float | None
     max_parameters: float | None
     permute_rewards: bool
+    cuda_graphs: bool
     non_finite: str
     most_skips: int
     log_every: int
@@ -172,6 +173,9 @@ class Search:
             if getattr(self, name) is not None and self.target == "policy":
                 wanted = "null, as search.target=policy searches no architecture"
                 refuse(f"search.{name}", getattr(self, name), wanted)
+        if self.cuda_graphs and self.target == "policy":
+            wanted = "false, as search.target=policy searches on a network that has no paths"
+            refuse("search.cuda_graphs", True, wanted)
         alone = self.architectures * self.policies_per_image == 1
         if self.evidence.control == "others" and alone:
             wanted = "plain, as search.architectures and search.policies_per_image are 1: no others"
