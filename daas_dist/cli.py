@@ -11,7 +11,6 @@ from typing import Any
 
 from daas_dist import config, doctor, explain, report, watch
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
-from daas_dist.space import KINDS, Genotype
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
@@ -121,6 +120,8 @@ def _leads() -> bool:
 
 def _tell_found(result: dict[str, Any]) -> None:
     """The cells and the leading operations of the policy."""
+    from daas_dist.space import KINDS, Genotype
+
     if result["genotype"] is not None:
         genotype = Genotype.from_json(result["genotype"])
         for kind in KINDS:

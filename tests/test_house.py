@@ -2,7 +2,11 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
@@ -99,6 +103,14 @@ def test_every_equation_is_a_function_with_its_number() -> None:
         assert any(re.match(rf"(The bracket of )?Eq\. \({number}\)", text) for text in starts), (
             number
         )
+
+
+@pytest.mark.parametrize("module", ["daas_dist.cli", "launch.submit"])
+def test_a_command_that_computes_nothing_does_not_wait_for_torch(module: str) -> None:
+    heavy = "{'torch', 'torchvision', 'matplotlib', 'numpy', 'scipy'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_module_is_a_grab_bag() -> None:

@@ -153,6 +153,7 @@ def test_a_pass_leaves_nothing_to_the_next(device: torch.device) -> None:
     assert all(map(torch.equal, again, expected))
 
 
+@pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_a_backward_pass_after_another_pass_is_refused(device: torch.device) -> None:
     problem, z = Problem(device), EVERY_OPERATION
     theta = {name: w.requires_grad_() for name, w in problem.weights(z).items()}
@@ -162,6 +163,7 @@ def test_a_backward_pass_after_another_pass_is_refused(device: torch.device) -> 
         logits.sum().backward()
 
 
+@pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_batches_of_several_shapes(device: torch.device) -> None:
     problem, z = Problem(device), EVERY_OPERATION
     whole = problem.batch
@@ -171,6 +173,7 @@ def test_batches_of_several_shapes(device: torch.device) -> None:
         assert_near(problem.gradients(problem.recorded, z, None), expected)
 
 
+@pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_the_stem_of_imagenet(device: torch.device) -> None:
     torch.manual_seed(0)
     network = Supernet(channels=4, cells=3, classes=5, in_channels=2, stem="imagenet").double()
@@ -184,6 +187,7 @@ def test_the_stem_of_imagenet(device: torch.device) -> None:
     assert_near(problem.gradients(problem.recorded, EVERY_OPERATION, None), expected)
 
 
+@pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_what_computes_otherwise_is_refused(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,8 +69,8 @@ class Doubled(Search):
     ("data", "norm", "overrides"),
     [
         *((2, "synchronised", overrides) for overrides in ([], SEVERAL, PAPER)),
-        *((4, "synchronised", overrides) for overrides in ([], PAPER)),
-        *((2, "local", overrides) for overrides in ([], PAPER)),
+        (4, "synchronised", PAPER),
+        (2, "local", PAPER),
     ],
 )
 def test_ranks_that_share_batches_agree_with_one_up_to_rounding(
