@@ -213,7 +213,7 @@ def test_a_search_takes_the_same_steps(
 
     def after_two_steps(cuda_graphs: str) -> list[Tensor]:
         overrides = [
-            "model.channels=4", "model.cells=2", "search.batch_size=4", "search.architectures=2",
+            "model.channels=4", "model.cells=3", "search.batch_size=4", "search.architectures=2",
             "search.weight_architectures=2", f"preset={preset}",
             f"search.cuda_graphs={cuda_graphs}",
         ]  # fmt: skip
