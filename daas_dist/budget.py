@@ -19,7 +19,9 @@ from operator import add
 import torch
 from torch import Tensor
 
-from daas_dist.models.cost_table import CostTable
+from daas_dist import schema
+from daas_dist.models.cost_table import Costs, CostTable
+from daas_dist.rules import refuse
 from daas_dist.space import (
     IN_DEGREE,
     INPUTS,
@@ -159,6 +161,21 @@ class Budget:
 
     limits: tuple[Limit, ...]
 
+    @staticmethod
+    def of(settings: schema.Search, costs: Costs) -> "Budget":
+        """Of search.max_flops and search.max_parameters, where they are set. ConfigError where no
+        network is within."""
+        asked = (
+            ("max_flops", settings.max_flops, costs.multiply_adds),
+            ("max_parameters", settings.max_parameters, costs.parameters),
+        )
+        limits = [
+            _limit(settings.derived, f"search.{name}", most, table)
+            for name, most, table in asked
+            if most is not None
+        ]
+        return Budget(tuple(limits))
+
     def penalty(
         self, price: float, alpha_KEO: Tensor, beta_KE: Tensor, epoch: int
     ) -> tuple[Tensor, float]:
@@ -182,3 +199,11 @@ class Budget:
         if any(limit.excess(freely) for limit in self.limits):
             return derive_within(self.limits, alpha_KEO, beta_KE)
         return freely
+
+
+def _limit(derived: schema.Derived, key: str, most: float, table: CostTable) -> Limit:
+    if most < table.constant:
+        which = f"{derived.cells} cells of {derived.channels} channels, all pools"
+        wanted = f"at least {table.constant}, which the cheapest network has ({which})"
+        refuse(key, most, wanted)
+    return Limit(most, table)

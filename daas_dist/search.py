@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist import augment, policy
-from daas_dist.budget import Budget, Limit
+from daas_dist.budget import Budget
 from daas_dist.config import Config
 from daas_dist.daas import (
     Batch,
@@ -35,12 +35,11 @@ from daas_dist.deal import deal, total
 from daas_dist.estimators import ESTIMATORS, normal_scores
 from daas_dist.finite import check_terms, check_weights
 from daas_dist.mesh import Mesh
-from daas_dist.models.cost_table import Costs, CostTable, Size, costs_of
+from daas_dist.models.cost_table import Costs, Size, costs_of
 from daas_dist.models.recorded import Recorded
 from daas_dist.per_image import PerImage, control_by_others
 from daas_dist.policy import Draws, Policy
 from daas_dist.rng import stream
-from daas_dist.rules import refuse
 from daas_dist.schedules import cosine, linear
 from daas_dist.space import Genotype, derive
 from daas_dist.state import SearchState
@@ -87,7 +86,8 @@ class Search:
         self.steps = self.epochs * self.train_batches.steps_per_epoch
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = SearchState.initial(network, config)
-        self.budget = self._budget()
+        limited = settings.max_flops is not None or settings.max_parameters is not None
+        self.budget = Budget.of(settings, self.costs) if limited else None
         self.theta: Weights = dict(self.state.network.named_parameters())
         self.forward: Forward = Recorded(network) if settings.cuda_graphs else functional(network)
 
@@ -428,22 +428,6 @@ class Search:
                 derived.stem or self.config.model.stem,
             )
         )
-
-    def _budget(self) -> Budget | None:
-        search, limits = self.config.search, []
-        if search.max_flops is not None:
-            limits += [self._limit("max_flops", search.max_flops, self.costs.multiply_adds)]
-        if search.max_parameters is not None:
-            limits += [self._limit("max_parameters", search.max_parameters, self.costs.parameters)]
-        return Budget(tuple(limits)) if limits else None
-
-    def _limit(self, name: str, most: float, table: CostTable) -> Limit:
-        size = self.config.search.derived
-        if most < table.constant:
-            which = f"{size.cells} cells of {size.channels} channels, all pools"
-            wanted = f"at least {table.constant}, which the cheapest network has ({which})"
-            refuse(f"search.{name}", most, wanted)
-        return Limit(most, table)
 
     def policy(self) -> Policy | None:
         if self.config.search.target == "architecture":
