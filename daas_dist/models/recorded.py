@@ -16,42 +16,23 @@ On a CPU nothing is recorded: the pieces are called one after the other, which c
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from daas_dist.daas import Batch, Forward, Weights, flat, forward_backward, functional
 from daas_dist.models import ops
+from daas_dist.models.graphs import Piece, Recorder, Static, taken_apart
 from daas_dist.models.supernet import SearchCell, Supernet
 from daas_dist.rules import ConfigError
 from daas_dist.space import EDGES, INPUTS, KINDS, NODES, OPERATIONS, Genotype, edge_indices
 
 TOLERANCE = 0.1
 """Of a gradient's norm. What rounds otherwise, as GPUs may at each pass, is about 0.01 apart."""
-
-
-class Static(NamedTuple):
-    """A tensor that stays where it is, its gradient, and its tangent in a forward-mode pass."""
-
-    value: Tensor
-    grad: Tensor
-    tangent: Tensor
-
-    @staticmethod
-    def of(value: Tensor) -> "Static":
-        return Static(value, torch.zeros_like(value), torch.zeros_like(value))
-
-    @staticmethod
-    def like(value: Tensor) -> "Static":
-        return Static.of(torch.zeros_like(value))
-
-    def dual(self) -> Tensor:
-        return forward_ad.make_dual(self.value, self.tangent)
 
 
 # --- What the pieces compute ---------------------------------------------------------------------
@@ -108,118 +89,6 @@ class End(nn.Module):
 
     def forward(self, *nodes: Tensor) -> tuple[Tensor, ...]:
         return (self.classifier(ops.concatenate(nodes).mean((-2, -1))),)
-
-
-# --- A piece between tensors that stay -----------------------------------------------------------
-
-
-class Recorder:
-    """Records pieces that are never at work together: they share their memory."""
-
-    def __init__(self, stream: torch.cuda.Stream | None) -> None:
-        """stream: to record on; None on a CPU, where what shall be recorded is called."""
-        self.stream = stream
-        self.pool = None if stream is None else torch.cuda.graph_pool_handle()
-
-    def record(
-        self, works: dict[str, Callable[[], None]], warm: Callable[[], object]
-    ) -> dict[str, Callable[[], None]]:
-        """What does each of the works, in this order. warm: computes them and keeps nothing."""
-        if self.stream is None:
-            return works
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            warm()  # kernels are chosen, libraries take their workspaces
-            torch.cuda.synchronize()
-            graphs = {name: self._captured(work) for name, work in works.items()}
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return {name: graph.replay for name, graph in graphs.items()}
-
-    def _captured(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        # Not by torch.cuda.graph, which empties the cache each time. Other threads go on meanwhile.
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(self.pool, capture_error_mode="thread_local")
-        try:
-            work()
-        finally:
-            graph.capture_end()
-        return graph
-
-
-class Piece:
-    """outputs += module(inputs). Backward, inputs.grad += and weights.grad = what outputs.grad
-    gives; along tangents, outputs += and outputs.tangent += module's."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        inputs: Sequence[Static],
-        outputs: Sequence[Static],
-        clears: Sequence[Static],
-        weights: dict[str, Static],
-        recorder: Recorder,
-    ) -> None:
-        """clears: what is set to 0 first, being this and later pieces' outputs."""
-        self.module, self.inputs, self.outputs, self.clears = module, inputs, outputs, clears
-        self.weights, self.recorder = weights, recorder
-        self.replays: dict[str, Callable[[], None]] = {}
-        self.graph: tuple[list[Tensor], tuple[Tensor, ...]] | None = None
-
-    def run(self, which: str) -> None:
-        """forward, then backward; or along."""
-        if which not in self.replays:
-            if which == "along":
-                self.replays |= self.recorder.record({which: self._along}, self._tangents)
-            else:
-                works = {"forward": self._forward, "backward": self._backward}
-                self.replays |= self.recorder.record(works, self._gradients)
-        self.replays[which]()
-
-    # Recorded: none of it is kept, but for what it does to tensors that stay.
-
-    def _forward(self) -> None:
-        self.graph = self._computed()
-        for one in self.clears:
-            one.value.zero_()
-            one.grad.zero_()
-        for output, result in zip(self.outputs, self.graph[1], strict=True):
-            output.value.add_(result.detach())
-
-    def _backward(self) -> None:
-        gradients = self._gradients()
-        for own, gradient in zip(self.inputs, gradients, strict=False):
-            own.grad.add_(gradient)
-        for own, gradient in zip(self.weights.values(), gradients[len(self.inputs) :], strict=True):
-            own.grad.copy_(gradient)
-
-    def _along(self) -> None:
-        duals = self._tangents()
-        for one in self.clears:
-            one.value.zero_()
-            one.tangent.zero_()
-        for output, (result, tangent) in zip(self.outputs, duals, strict=True):
-            output.value.add_(result)
-            output.tangent.add_(tangent)
-
-    def _computed(self) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        leaves = [one.value.detach().requires_grad_() for one in self.inputs]
-        with torch.enable_grad():
-            return leaves, self.module(*leaves)
-
-    def _gradients(self) -> Sequence[Tensor]:
-        """By inputs, then by weights; ends the graph that _forward left."""
-        leaves, results = self.graph or self._computed()
-        self.graph = None
-        wanted = [*leaves, *self.module.parameters()]
-        return torch.autograd.grad(results, wanted, [output.grad for output in self.outputs])
-
-    def _tangents(self) -> list[tuple[Tensor, Tensor]]:
-        """The results, each with its tangent; within forward_ad.dual_level()."""
-        weights = {name: one.dual() for name, one in self.weights.items()}
-        inputs = tuple(one.dual() for one in self.inputs)
-        with torch.no_grad():
-            results = functional_call(self.module, weights, inputs, tie_weights=False)
-        return [_taken_apart(result) for result in results]
 
 
 # --- The network ---------------------------------------------------------------------------------
@@ -293,7 +162,7 @@ class Tracks:
 
     def along(self, theta: Weights, z: Genotype | None, images: Tensor) -> Tensor:
         """Logits along the tangents of theta, both dual."""
-        values, tangents = zip(*map(_taken_apart, theta.values()), strict=True)
+        values, tangents = zip(*map(taken_apart, theta.values()), strict=True)
         self.load(tuple(theta), values, images)
         _copy(tangents, [self.weights[name].tangent for name in theta])
         for piece in self.path(z, gated=False):
@@ -403,12 +272,6 @@ def _check(
             f"search.cuda_graphs=true is not possible here: gradients differ by {apart:.1e} of "
             "their norm; expected false"
         )
-
-
-def _taken_apart(dual: Tensor) -> tuple[Tensor, Tensor]:
-    value, tangent = forward_ad.unpack_dual(dual)
-    assert tangent is not None
-    return value, tangent
 
 
 def _copy(given: Sequence[Tensor], into: Sequence[Tensor]) -> None:
