@@ -173,19 +173,19 @@ def copy(device: torch.device) -> float:
 # --- Memory --------------------------------------------------------------------------------------
 
 
-def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """The most that two steps take over what there was before. On a CPU of the whole process
-    (Linux): one that has made no step yet."""
+def peak_bytes(step: Callable[[], object], steps: int, device: torch.device) -> int:
+    """The most that so many steps take over what there was before, what graphs keep included. On a
+    CPU of the whole process (Linux): one that has made no step yet."""
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
+        before = torch.cuda.memory_reserved(device)
         torch.cuda.reset_peak_memory_stats(device)
     else:
         before = _kilobytes("VmRSS") * 1024
         Path("/proc/self/clear_refs").write_text("5")
-    step()
-    step()
+    for _ in range(steps):
+        step()
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.max_memory_reserved(device) - before
     return _kilobytes("VmHWM") * 1024 - before
 
 

@@ -344,7 +344,9 @@ def main() -> None:
         keep_freed_memory()  # for plain too
     if arguments.memory:
         overrides = [*arguments.overrides, f"search.batch_size={arguments.batch[0]}"]
-        print(measure.peak_bytes(build(arguments.memory, overrides, device).step, device))
+        steps = RECORDING_STEPS if arguments.memory in ON_GPU else 2
+        step = build(arguments.memory, overrides, device).step
+        print(measure.peak_bytes(step, steps, device))
         return
     machine = measure.machine(device)
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
