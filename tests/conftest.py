@@ -1,4 +1,5 @@
-"""Small shards, for the tests of what can happen to them; imported late, as others need none."""
+"""Which files begin; and small shards, for the tests of what can happen to them, imported late, as
+others need none."""
 
 import shutil
 from pathlib import Path
@@ -8,6 +9,18 @@ import pytest
 
 if TYPE_CHECKING:
     from make_imagenet import SmallImageNet
+
+
+MINUTES = (
+    "test_slurm_jobs", "test_runs_stop", "test_runs_ranks", "test_launch_local", "test_slurm_docs",
+    "test_runs", "test_runs_torture", "test_runs_imagenet", "test_slurm_chain",
+)  # fmt: skip
+"""Files of whole runs, the longest first: no core shall wait for the last of them in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(MINUTES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(MINUTES)))
 
 
 @pytest.fixture(scope="module")
