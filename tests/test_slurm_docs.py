@@ -10,6 +10,8 @@ from slurm_cluster import ROOT, Cluster, checkout, up, wait
 from whole_runs import needs_fashion_mnist
 
 pytestmark = needs_fashion_mnist
+ENDED = ("CANCELLED", "STOPPED", "COMPLETED")
+"""STOPPED where Slurm's KillWait is over before the batch script has said that it was cancelled."""
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ def test_every_command_of_the_page(cluster: Cluster, tmp_path: Path) -> None:
         if "logs" in command:
             wait(lambda: list((runs / "mine" / "logs").glob("*.out")), "its log")
         if "resume" in command:
-            wait(lambda: cluster.state(runs / "mine") in ("CANCELLED", "COMPLETED"), "its end")
+            wait(lambda: cluster.state(runs / "mine") in ENDED, "its end")
         done = cluster.run_in(mine, *command)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     wait(lambda: (runs / "seeds" / "table.md").exists(), "the table")
