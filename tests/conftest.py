@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 MINUTES = (
-    "test_slurm_jobs", "test_runs_stop", "test_runs_ranks", "test_launch_local", "test_slurm_docs",
-    "test_runs", "test_runs_torture", "test_runs_imagenet", "test_slurm_chain",
+    "test_slurm_jobs", "test_runs_stop", "test_runs_ranks", "test_runs", "test_runs_torture",
+    "test_runs_imagenet", "test_launch_local", "test_slurm_docs", "test_slurm_chain",
 )  # fmt: skip
-"""Files of whole runs, the longest first: no core shall wait for the last of them in the end."""
+"""Files of whole runs: no core shall wait for the last of them in the end. One Slurm after another,
+as far as two workers go."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
