@@ -12,7 +12,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	@command -v dot >/dev/null && dpkg -s dataset-fashion-mnist >/dev/null 2>&1 || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q dataset-fashion-mnist graphviz; }
 	python3 -m venv .venv
-	$(PY) -m pip install -q -e '.[dev]'
+	$(PY) -m pip install -q --no-compile -e '.[dev]'
 	touch $@
 
 search: install

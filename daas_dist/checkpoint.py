@@ -13,11 +13,11 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import re
 import shutil
 import uuid
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from .runlog import sync_folder, write_synced, write_text
 
 UNREADABLE = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)
 """What a disk says of a file that it has and does not give."""
+CONTAINERS = (dict, OrderedDict, list, tuple)
+LEAVES = (torch.Tensor, torch.nn.Parameter, int, float, str, bool, type(None))
+"""What torch.load(weights_only=True) takes, and a state is made of; no subclasses of these."""
 SCHEMA = 1
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"step_(\d{8,})")
@@ -48,12 +51,13 @@ def save(
     """Publish the state of a step and drop all but the last `keep` checkpoints; gives its folder.
 
     milestones: steps that are never dropped.
-    state: tensors, numbers, text and containers of them (what torch.load(weights_only=True) takes).
+    state: LEAVES in CONTAINERS.
     A whole checkpoint of this step that is already there stays as it is.
     ValueError on a state that could not be loaded again, before anything is published.
     """
     root = Path(root)
     _check_arguments(step, state, keep)
+    _check_loadable(state, "state")
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     final = _folder(root, step)
@@ -135,7 +139,7 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     folder.mkdir()
     files: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
-        data = _serialised(key, value)
+        data = _serialised(value)
         write_synced(folder / f"{key}.pt", data)
         files[f"{key}.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {"schema": SCHEMA, "step": step, "torch": torch.__version__, "files": files}
@@ -144,19 +148,24 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     _verified(folder, step)
 
 
-def _serialised(key: str, value: Any) -> bytes:
-    """Better to learn at the first save than at the first resume that a state cannot be read."""
+def _serialised(value: Any) -> bytes:
     buffer = io.BytesIO()
-    try:
-        torch.save(value, buffer)
-        buffer.seek(0)
-        torch.load(buffer, map_location="meta", weights_only=True)
-    except (AttributeError, TypeError, pickle.PickleError) as error:
-        raise ValueError(
-            f"state[{key!r}] holds something that cannot be loaded safely; "
-            f"turn it into tensors, numbers and text ({error})"
-        ) from error
+    torch.save(value, buffer)
     return buffer.getvalue()
+
+
+def _check_loadable(value: Any, name: str) -> None:
+    """Better to learn at the first save than at the first resume that a state cannot be read."""
+    if type(value) in CONTAINERS:
+        named = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in named:
+            _check_loadable(key, f"a key of {name}")
+            _check_loadable(part, f"{name}[{key!r}]")
+    elif type(value) not in LEAVES:
+        raise ValueError(
+            f"{name} is a {type(value).__name__}, which cannot be loaded safely; "
+            "turn it into tensors, numbers and text"
+        )
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:

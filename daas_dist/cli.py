@@ -1,11 +1,13 @@
 """The command `daas`: run | shards | report | watch | explain | export | doctor."""
 
 import errno
+import gc
 import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,22 @@ def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
         return PEER_LOST, str(error)
 
 
+@contextmanager
+def _to_stay() -> Generator[None]:
+    """Around imports of torch, which take seconds: only where they are needed, and what they make
+    is kept from the garbage collector, which would look through it again and again, at the end of
+    the process too: two fifths of one that does nothing else."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _shards(words: Sequence[str]) -> int:
-    from daas_dist.shards import command  # torch and numpy take a second to import
+    with _to_stay():
+        from daas_dist.shards import command
 
     status = 0
 
@@ -90,16 +106,17 @@ def _shards(words: Sequence[str]) -> int:
 
 
 def _export(words: Sequence[str]) -> None:
-    from daas_dist.export import command  # torch takes seconds to import
+    with _to_stay():
+        from daas_dist.export import command
 
     command.main(words)
 
 
 def run(settings: config.Config) -> None:
     """A search or a training, to its end or until it is stopped, and what it found in words."""
-    # Only here: torch.distributed and the networks take seconds to import.
-    from daas_dist.run import run_search
-    from daas_dist.train import run_training
+    with _to_stay():
+        from daas_dist.run import run_search
+        from daas_dist.train import run_training
 
     run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
     if not _leads():

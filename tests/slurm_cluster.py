@@ -5,20 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daas_dist.report.record import read_rows
+from whole_runs import wait
 
 ROOT = Path(__file__).parents[1]
 DEVCLUSTER = ROOT / "slurm" / "devcluster"
 SUBMIT = ROOT / "launch" / "submit.py"
-PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -97,20 +93,3 @@ def checkout(folder: Path) -> Path:
     for name in ("daas_dist", "launch", "slurm", "configs"):
         shutil.copytree(ROOT / name, folder / "checkout" / name)
     return folder / "checkout"
-
-
-def wait(condition: Callable[[], object], what: str = "it") -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"waited {PATIENCE:g} s for {what}"
-        time.sleep(0.2)
-
-
-def events(run_dir: Path, *names: str) -> list[dict[str, Any]]:
-    rows, _ = read_rows(run_dir / "events.jsonl")
-    return [row for row in rows if not names or row["event"] in names]
-
-
-def steps(run_dir: Path) -> int:
-    rows, _ = read_rows(run_dir / "metrics.jsonl")
-    return len(rows)

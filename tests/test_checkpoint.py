@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from damage import flip_middle
@@ -138,10 +140,23 @@ def test_a_damaged_one_of_the_same_step_gives_way(tmp_path: Path) -> None:
     assert_is_of(5, load_newest(tmp_path, warn=unexpected))
 
 
-@pytest.mark.parametrize("bad", [lambda: None, Path("x"), object()])
+def test_all_that_a_state_may_be_made_of_is_loaded(tmp_path: Path) -> None:
+    leaves = [torch.ones(2), torch.nn.Parameter(torch.ones(2)), 1, 0.5, "a", True, None]
+    assert [type(leaf) for leaf in leaves] == list(checkpoint.LEAVES)
+    whole = {"list": leaves, "tuple": (*leaves, ()), "ordered": OrderedDict(a=leaves[0])}
+    whole["keys"] = {0: {"deep": (leaves, {})}, 0.5: torch.ones(2, dtype=torch.bfloat16)}
+    save(tmp_path, 1, whole, keep=1)
+    assert plain(load(tmp_path, 1)) == plain(whole)
+
+
+class Counts(dict[str, int]):
+    """No dict: it could do anything on being loaded."""
+
+
+@pytest.mark.parametrize("bad", [lambda: None, Path("x"), object(), np.float64(1), Counts(), {1}])
 def test_a_state_that_could_not_be_loaded_is_not_saved(bad: Any, tmp_path: Path) -> None:
     save(tmp_path, 4, state(4), keep=1)
-    with pytest.raises(ValueError, match=r"state\['bad'\].*tensors, numbers and text"):
+    with pytest.raises(ValueError, match=r"state\['bad'\]\['deep'\]\[0\] is a .*text"):
         save(tmp_path, 5, {"good": torch.ones(2), "bad": {"deep": [bad]}}, keep=1)
     assert names(tmp_path) == {"step_00000004", "LATEST"}
 

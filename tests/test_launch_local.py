@@ -5,16 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_runs import ENVIRONMENT, needs_fashion_mnist
+from whole_runs import ENVIRONMENT, events, held, needs_fashion_mnist, wait
 
 from daas_dist import lock
-from daas_dist.report.record import read_rows
 from launch import submit
 
 pytestmark = needs_fashion_mnist
@@ -28,21 +25,14 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def wait(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 150
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.2)
-
-
 def states(capsys: pytest.CaptureFixture[str], *paths: Path) -> dict[str, dict[str, Any]]:
     capsys.readouterr()
     assert submit.main(["status", "--json", *map(str, paths)]) == 0
     return {Path(row["run_dir"]).name: row for row in json.loads(capsys.readouterr().out)}
 
 
-def events(run_dir: Path) -> list[str]:
-    return [row["event"] for row in read_rows(run_dir / "events.jsonl")[0]]
+def told(run_dir: Path) -> list[str]:
+    return [row["event"] for row in events(run_dir)]
 
 
 def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
@@ -50,21 +40,22 @@ def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
 ) -> None:
     root = tmp_path / "plan"
     words = ["--cluster", "local", "--ranks-per-node", "2", "--seeds", "0-1", *SEARCH,
-             "search.joint_epochs=9", f"run_dir={root}"]  # fmt: skip
+             "search.joint_epochs=3", f"run_dir={root}"]  # fmt: skip
     assert submit.main(words) == 0
     first, second = root / "search-seed0", root / "search-seed1"
-    wait(lambda: (first / "metrics.jsonl").exists())
-    found = states(capsys, root)
-    assert found["search-seed0"]["state"] == "RUNNING"
-    assert found["search-seed1"]["state"] == "WAITING"
-    os.kill(json.loads((first / "lock").read_text())["pid"], signal.SIGKILL)
-    wait(lambda: events(first).count("attempt") == 2 and "resumed" in events(first))
-    assert "died" in events(first) and "requeued" in events(first)
-    assert submit.main(["cancel", str(first)]) == 0
-    wait(lambda: "cancelled" in events(first))
-    wait(lambda: "started" in events(second))
-    assert states(capsys, first)["search-seed0"]["state"] == "CANCELLED"
-    assert submit.main(["cancel", str(second)]) == 0
+    with held(first, after=1) as pid:
+        found = states(capsys, root)
+        assert found["search-seed0"]["state"] == "RUNNING"
+        assert found["search-seed1"]["state"] == "WAITING"
+        os.kill(pid, signal.SIGKILL)
+    wait(lambda: told(first).count("attempt") == 2 and "resumed" in told(first))
+    assert "died" in told(first) and "requeued" in told(first)
+    with held(first, after=3):
+        assert submit.main(["cancel", str(first)]) == 0
+    wait(lambda: "cancelled" in told(first))
+    with held(second, after=0):
+        assert states(capsys, first)["search-seed0"]["state"] == "CANCELLED"
+        assert submit.main(["cancel", str(second)]) == 0
     wait(lambda: not lock.held(root / "logs"))
     assert submit.main(["logs", "--lines", "3", str(first)]) == 0
     # A search that is shorter now would be another: it goes on as it was, to its end.

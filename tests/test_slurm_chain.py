@@ -4,8 +4,8 @@ own training with it, and no other. And what doctor says of a Slurm that is set 
 import json
 from pathlib import Path
 
-from slurm_cluster import events, up, wait
-from whole_runs import needs_fashion_mnist
+from slurm_cluster import up
+from whole_runs import events, needs_fashion_mnist, wait
 
 pytestmark = needs_fashion_mnist
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import ROOT, Cluster, checkout, up, wait
-from whole_runs import needs_fashion_mnist
+from slurm_cluster import ROOT, Cluster, checkout, up
+from whole_runs import needs_fashion_mnist, wait
 
 pytestmark = needs_fashion_mnist
 ENDED = ("CANCELLED", "STOPPED", "COMPLETED")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torture
-from slurm_cluster import Cluster, checkout, events, steps, up, wait
-from whole_runs import finish, needs_fashion_mnist
+from slurm_cluster import Cluster, checkout, up
+from whole_runs import events, finish, held, needs_fashion_mnist, signalled, wait
 
 pytestmark = needs_fashion_mnist
-EPOCHS = 7
+EPOCHS = 2
 EVERYTHING = ("-N4", "--exclusive", "-p", "high", "-o/dev/null", "--wrap")
 """All nodes, in the partition that preempts the other."""
 
@@ -55,8 +55,9 @@ def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
     (mine / "daas_dist" / "search.py").write_text("raise SystemExit('edited')\n")
     (mine / "configs" / "preset" / "tiny.yaml").write_text("# @package _global_\nseed: 9\n")
     cluster.ask("scancel", before)
-    wait(lambda: steps(run_dir) > 5, "five steps")
-    cluster.ask("sbatch", *EVERYTHING, "sleep 1")
+    with held(run_dir) as pid:
+        cluster.ask("sbatch", *EVERYTHING, "sleep 1")
+        wait(lambda: signalled(pid), "its signal")
     wait(lambda: events(run_dir, "requeued"), "its requeue")
     cluster.let_go(run_dir)
     wait(lambda: completed(cluster, run_dir), "its end")
@@ -71,8 +72,8 @@ def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
 def test_a_lost_node_costs_no_result(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cluster.submit("--nodes", "2", *words(run_dir))
-    wait(lambda: steps(run_dir) > 5, "five steps")
-    cluster.devcluster("lose", "n2")
+    with held(run_dir):
+        cluster.devcluster("lose", "n2")
     wait(lambda: len(events(run_dir, "attempt")) > 1 or "PENDING" in cluster.state(run_dir))
     cluster.devcluster("mend", "n2")
     if len(events(run_dir, "attempt")) == 1:
@@ -85,8 +86,9 @@ def test_a_lost_node_costs_no_result(cluster: Cluster, peaceful: Path, tmp_path:
 def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cluster.submit("--nodes", "1", *words(run_dir))
-    wait(lambda: steps(run_dir) > 5, "five steps")
-    cluster.submit("cancel", str(run_dir))
+    with held(run_dir) as pid:
+        cluster.submit("cancel", str(run_dir))
+        wait(lambda: signalled(pid), "its signal")
     wait(lambda: cluster.state(run_dir) == "CANCELLED", "its cancellation")
     assert events(run_dir, "stopped")[-1]["reason"] == "SIGTERM"
     assert not events(run_dir, "requeued") and not cluster.ask("squeue", "-h")
@@ -99,10 +101,12 @@ def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Pat
     """Limit one minute, told 45 s before: several lives, none of them counted as a death."""
     run_dir = tmp_path / "run"
     cluster.submit("--time", "1", "--signal-seconds", "45", *words(run_dir))
-    wait(lambda: events(run_dir, "requeued"), "its requeue")
+    wait(lambda: events(run_dir, "started", "requeued"), "its start")
     if not events(run_dir, "started"):  # Slurm may tell half a minute early: before Python listens
         cluster.let_go(run_dir)
-        wait(lambda: events(run_dir, "requeued")[1:], "another requeue")
+    with held(run_dir) as pid:
+        wait(lambda: signalled(pid), "its signal")
+    wait(lambda: events(run_dir, "requeued"), "its requeue")
     assert events(run_dir, "requeued")[-1]["cause"] == "time limit"
     job = cluster.states(run_dir)[0]["job"]
     cluster.let_go(run_dir)
@@ -129,8 +133,9 @@ def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
     try:
         run_dir = tmp_path / "run"
         cluster.submit("--nodes", "2", *words(run_dir))
-        wait(lambda: steps(run_dir) > 5, "five steps")
-        cluster.ask("sbatch", *EVERYTHING, "sleep 1")
+        with held(run_dir) as pid:
+            cluster.ask("sbatch", *EVERYTHING, "sleep 1")
+            wait(lambda: signalled(pid), "its signal")
         wait(lambda: events(run_dir, "requeued"), "its requeue")
         assert events(run_dir, "stopped")[0]["reason"] == "SIGTERM"
         assert events(run_dir, "requeued")[0]["cause"] == "preempted"
