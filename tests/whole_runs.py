@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def wait(condition: Callable[[], object], what: str = "it") -> None:
 
 
 @contextmanager
-def held(run_dir: Path, after: int = 5) -> Iterator[int]:
+def held(run_dir: Path, after: int = 5) -> Generator[int]:
     """After some steps a run waits in its tracks, so that it cannot be over before what a test does
     to it arrives. The process of its first rank."""
     wait(lambda: steps(run_dir) > after, f"{after} steps")
