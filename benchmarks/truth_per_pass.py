@@ -241,29 +241,33 @@ def lasting(mine: list[dict[str, Any]]) -> int | None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
+    """A column for each estimator and each length of its searches."""
     final = [row for row in rows if row["seed"] != TUNING_SEED]
-    names = [name for name in ESTIMATORS if any(r["estimator"] == name for r in final)]
+    known = {(row["estimator"], row["passes"]) for row in final}
+    columns = sorted(known, key=lambda column: (list(ESTIMATORS).index(column[0]), column[1]))
     for name in dict.fromkeys(r["estimator"] for r in rows):
         print(f"{name}: learning rate {best_rate(rows, name)}")
 
-    def of(name: str, truth: str) -> list[dict[str, Any]]:
-        return [r for r in final if (r["estimator"], r["truth"]) == (name, truth)]
+    def of(column: tuple[str, float], truth: str) -> list[dict[str, Any]]:
+        wanted = *column, truth
+        return [r for r in final if (r["estimator"], r["passes"], r["truth"]) == wanted]
 
-    column: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    told: dict[str, Callable[[list[dict[str, Any]]], str]] = {
         "passes until right": _passes,
         "seconds until right": _seconds,
         "right at the end": lambda mine: f"{sum(r['since'] is not None for r in mine)}/{len(mine)}",
         "test accuracy": lambda mine: f"{statistics.mean(r['accuracy'] for r in mine):.1%}",
     }
-    for title, cell in column.items():
-        print(f"\n{title:<22}" + "".join(f"{name:>16}" for name in names))
+    for title, cell in told.items():
+        heads = (f"{name} ({passes:.0f})" for name, passes in columns)
+        print(f"\n{title:<24}" + "".join(f"{head:>20}" for head in heads))
         for truth in dict.fromkeys(r["truth"] for r in final):
             if truth == NOTHING and title != "test accuracy":
                 continue
-            cells = [cell(mine) if (mine := of(name, truth)) else "" for name in names]
-            print(f"{truth:<22}" + "".join(f"{text:>16}" for text in cells))
-    for name in names:
-        tops = (r["ranking"][0] for r in of(name, NOTHING))
+            cells = [cell(mine) if (mine := of(column, truth)) else "" for column in columns]
+            print(f"{truth:<24}" + "".join(f"{text:>20}" for text in cells))
+    for name, passes in columns:
+        tops = (r["ranking"][0] for r in of((name, passes), NOTHING))
         print(f"control, {name}: top " + ", ".join(f"{top} {weight:.3f}" for top, weight in tops))
 
 

@@ -43,17 +43,17 @@ def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
              "search.joint_epochs=3", f"run_dir={root}"]  # fmt: skip
     assert submit.main(words) == 0
     first, second = root / "search-seed0", root / "search-seed1"
-    with held(first, after=1) as pid:
+    with held(first, 2) as pid:
         found = states(capsys, root)
         assert found["search-seed0"]["state"] == "RUNNING"
         assert found["search-seed1"]["state"] == "WAITING"
         os.kill(pid, signal.SIGKILL)
     wait(lambda: told(first).count("attempt") == 2 and "resumed" in told(first))
     assert "died" in told(first) and "requeued" in told(first)
-    with held(first, after=3):
+    with held(first, 4):
         assert submit.main(["cancel", str(first)]) == 0
     wait(lambda: "cancelled" in told(first))
-    with held(second, after=0):
+    with held(second, 1):
         assert states(capsys, first)["search-seed0"]["state"] == "CANCELLED"
         assert submit.main(["cancel", str(second)]) == 0
     wait(lambda: not lock.held(root / "logs"))

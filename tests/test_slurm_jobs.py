@@ -98,15 +98,17 @@ def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_
 
 
 def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
-    """Limit one minute, told 45 s before: several lives, none of them counted as a death."""
+    """Limit one minute, told 40 s before: several lives, none of them counted as a death."""
     run_dir = tmp_path / "run"
-    cluster.submit("--time", "1", "--signal-seconds", "45", *words(run_dir))
+    cluster.submit("--time", "1", "--signal-seconds", "40", *words(run_dir))
     wait(lambda: events(run_dir, "started", "requeued"), "its start")
     if not events(run_dir, "started"):  # Slurm may tell half a minute early: before Python listens
         cluster.let_go(run_dir)
-    with held(run_dir) as pid:
+        wait(lambda: events(run_dir, "started"), "its start")
+    with held(run_dir, 0) as pid:
         wait(lambda: signalled(pid), "its signal")
-    wait(lambda: events(run_dir, "requeued"), "its requeue")
+    wait(lambda: events(run_dir, "stopped"), "its stop")
+    wait(lambda: events(run_dir)[-1]["event"] == "requeued", "its requeue")
     assert events(run_dir, "requeued")[-1]["cause"] == "time limit"
     job = cluster.states(run_dir)[0]["job"]
     cluster.let_go(run_dir)
@@ -119,8 +121,8 @@ def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Pat
 
 def test_a_plain_script_is_the_twin(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    command = cluster.submit("--prepare", "--nodes", "2", *words(run_dir)).splitlines()[-1]
-    assert command.startswith("sbatch --nodes=2") and sys.executable in command
+    command = cluster.submit("--prepare", "--nodes", "1", *words(run_dir)).splitlines()[-1]
+    assert command.startswith("sbatch --nodes=1") and sys.executable in command
     job = cluster.ask("bash", "-c", command).split()[-1]
     wait(lambda: (run_dir / "DONE").exists(), "its end")
     wait(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
@@ -132,7 +134,7 @@ def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
     cluster = up(tmp_path / "cluster", "--grace", "20", "--no-user-signal")
     try:
         run_dir = tmp_path / "run"
-        cluster.submit("--nodes", "2", *words(run_dir))
+        cluster.submit("--nodes", "1", *words(run_dir))
         with held(run_dir) as pid:
             cluster.ask("sbatch", *EVERYTHING, "sleep 1")
             wait(lambda: signalled(pid), "its signal")

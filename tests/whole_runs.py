@@ -70,10 +70,10 @@ def wait(condition: Callable[[], object], what: str = "it") -> None:
 
 
 @contextmanager
-def held(run_dir: Path, after: int = 5) -> Generator[int]:
-    """After some steps a run waits in its tracks, so that it cannot be over before what a test does
-    to it arrives. The process of its first rank."""
-    wait(lambda: steps(run_dir) > after, f"{after} steps")
+def held(run_dir: Path, at: int = 6) -> Generator[int]:
+    """From some step on a run waits in its tracks, so that it cannot be over before what a test
+    does to it arrives. The process of its first rank."""
+    wait(lambda: (run_dir / "lock").exists() and steps(run_dir) >= at, f"{at} steps")
     pid = int(json.loads((run_dir / "lock").read_text())["pid"])
     os.kill(pid, signal.SIGSTOP)
     try:
