@@ -13,7 +13,7 @@ CASES = [
     (kernel, stride, dilation, sides)
     for kernel in (3, 5)
     for stride, dilation in ((1, 1), (2, 1), (1, 2))
-    for sides in ((8, 8), (7, 9), (6, 5))
+    for sides in ((8, 8), (7, 9), (6, 5), (4, 3), (1, 6))
 ]
 
 
@@ -44,7 +44,8 @@ def test_gradients_are_those_of_torch_s_convolution(
         results.append((result, own.grad, convolution.weight.grad))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-        assert theirs.abs().min() > 0
+        reached = (theirs != 0).double().mean()  # the rest of a kernel hangs over a small image
+        assert reached == 1 if min(sides) > 4 else reached > 0.1
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "sides"), CASES)

@@ -8,7 +8,8 @@ long. So, where either is missing,
   turned;
 - with dilation 2, the gradient by the weights is that of an ordinary convolution of four images,
   the pixels of even and odd rows and columns, as a kernel of dilation 2 sees one of them at a time;
-- by a kernel 5 wide, it is that of its first three columns, then that of its last three.
+- by a kernel 5 wide, it is that of its first three columns, then that of its last three;
+- by a kernel taller than the image, it is that on the image with its zeros around it.
 
 Not in the paper, and not for GPUs nor under autocast: there the convolution is torch's own.
 """
@@ -92,6 +93,8 @@ def _convolve(images: Tensor, weight: Tensor, stride: int, dilation: int) -> Ten
 def _by_weight(images: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor:
     """The gradient by a kernel 3 wide, or in two parts by one 5 wide, which share a column."""
     rows = weight.shape[-2] // 2
+    if images.shape[-2] < weight.shape[-2]:
+        images, rows = F.pad(images, (0, 0, rows, rows)), 0
     if weight.shape[-1] == 3:
         return _backward(images, weight, grad, stride, (rows, 1), 1)
     first, last = (
