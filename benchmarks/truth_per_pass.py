@@ -268,7 +268,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             print(f"{truth:<24}" + "".join(f"{text:>20}" for text in cells))
     for name, passes in columns:
         tops = (r["ranking"][0] for r in of((name, passes), NOTHING))
-        print(f"control, {name}: top " + ", ".join(f"{top} {weight:.3f}" for top, weight in tops))
+        print(
+            f"control, {name} ({passes:.0f}): top "
+            + ", ".join(f"{top} {weight:.3f}" for top, weight in tops)
+        )
 
 
 def _passes(mine: list[dict[str, Any]]) -> str:

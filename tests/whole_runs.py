@@ -1,4 +1,4 @@
-"""Whole runs in processes of their own, as a person or a cluster starts them."""
+"""Whole runs, as a person or a cluster starts them."""
 
 import io
 import json
@@ -76,6 +76,7 @@ def held(run_dir: Path, at: int = 6) -> Generator[int]:
     wait(lambda: (run_dir / "lock").exists() and steps(run_dir) >= at, f"{at} steps")
     pid = int(json.loads((run_dir / "lock").read_text())["pid"])
     os.kill(pid, signal.SIGSTOP)
+    wait(lambda: "T" in _status(pid)["State"], "its halt")
     try:
         yield pid
     finally:
@@ -86,11 +87,17 @@ def held(run_dir: Path, at: int = 6) -> Generator[int]:
 def signalled(pid: int) -> bool:
     """Whether a signal waits for a held process; or Slurm itself has let it go on, as it does
     before SIGTERM."""
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
+    try:
+        status = _status(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it went on, to its end
     waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
     return waiting != 0 or "T" not in status["State"]
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":", 1) for line in lines)
 
 
 def events(run_dir: Path, *names: str) -> list[dict[str, Any]]:
