@@ -65,7 +65,8 @@ def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
         return "done"
     if (run_dir / "FAILED").exists():
         return "failed"
-    cause = why_ended(_events(run_dir), job)
+    unwanted = (run_dir / stopping.FILE).exists()  # the ranks may have died before they saw it
+    cause = "cancelled" if unwanted else why_ended(_events(run_dir), job)
     if cause in ("cancelled", "stopped"):
         log.event(cause)
         return cause

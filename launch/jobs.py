@@ -24,7 +24,6 @@ from daas_dist.config import ConfigError
 from daas_dist.report.markup import duration
 from daas_dist.report.panels import position, seconds_left
 from daas_dist.report.record import read_rows
-from daas_dist.runlog import RunLog
 from daas_dist.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
@@ -101,8 +100,8 @@ def _state(
             return "RUNNING", ""
         if last["event"] not in ("cancelled", "stopped"):
             return "WAITING", "for the runs before it"
-    if last["event"] == "cancelled":
-        return "CANCELLED", str(last.get("reason", "saved; `resume` goes on"))
+    if last["event"] == "cancelled" or (run_dir / stopping.FILE).exists():
+        return "CANCELLED", str(last.get("reason", "`resume` goes on"))
     if last["event"] == "stopped":
         return "STOPPED", str(last.get("reason", "as stop_after_minutes asked; `resume` goes on"))
     if job["cluster"] == "slurm" and queue is None:
@@ -220,20 +219,23 @@ def log_tail(run_dir: Path, lines: int) -> str:
 
 
 def cancel(paths: Sequence[Path]) -> list[str]:
-    """End runs: those that run save first. What was done, a line for each."""
+    """End runs: those that run save first. What was done, a line for each.
+
+    The file STOP is left in all of them: a job that Slurm kills before it can speak was cancelled
+    too, and one that was about to come back does not.
+    """
     lines: list[str] = []
     ids: list[str] = []
     for each, run_dir in zip(looks(paths), rundir.runs_in(paths), strict=True):
         job = rundir.submitted(run_dir)
         if each.state not in LIVE:
             lines.append(f"{run_dir}: {each.state} already")
-        elif job["cluster"] == "slurm":
+            continue
+        (run_dir / stopping.FILE).touch()
+        if job["cluster"] == "slurm":
             ids.append(job["id"])
-            if each.state == "PENDING":
-                RunLog(run_dir).event("cancelled", reason="before it started")
             lines.append(f"{run_dir}: job {job['id']} cancelled")
         else:
-            (run_dir / stopping.FILE).touch()
             lines.append(f"{run_dir}: stops at its next step")
     if ids:
         slurm.cancel(ids)  # all at once: one takes those with it that wait for it

@@ -109,7 +109,10 @@ def test_a_checkpoint_between_is_progress(tmp_path: Path) -> None:
 def test_what_shall_stop_does_not_start_and_what_is_finished_is_finished(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "STOP").touch()
+    attempt.before(tmp_path)
+    (tmp_path / "STOP").touch()  # while its ranks start, which it kills
+    assert attempt.after(tmp_path, 143) == "cancelled"
+    (tmp_path / "events.jsonl").unlink()
     assert attempt.before(tmp_path) == attempt.REFUSED
     assert f"{tmp_path / 'STOP'} is there; remove it" in capfd.readouterr().err
     assert [event["event"] for event in read_events(tmp_path)] == ["cancelled"]

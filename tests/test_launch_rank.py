@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from whole_runs import ENVIRONMENT
 
+from daas_dist import cli
+from daas_dist import config as configuration
 from launch import rank
 
 MEET = """
@@ -70,6 +72,18 @@ def test_where_rank_0_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rank, "PATIENCE", 0.3)
     with pytest.raises(TimeoutError, match="rank 1 on .*on a disk that all nodes share"):
         rank.join(tmp_path)
+
+
+def test_a_run_that_shall_stop_before_it_begins_has_not_failed(tmp_path: Path) -> None:
+    config = configuration.load(["stage=search_fashion", "preset=tiny", f"run_dir={tmp_path}"])
+    (tmp_path / rank.CONFIG).write_text(configuration.to_yaml(config))
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (tmp_path / "STOP").touch()
+    try:
+        assert rank.work(tmp_path) == cli.WRONG
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
+    assert not (tmp_path / "FAILED").exists()
 
 
 def test_the_address_and_the_interface_of_a_route() -> None:

@@ -176,6 +176,15 @@ def test_cancelled_resumed_lost_and_stalled(
     attempt.before(search)
     slurm.change_job("3", JobState="CANCELLED")
     assert states(capsys, "chain/search-seed0")["search-seed0"]["state"] == "INTERRUPTED"
+    # A job that Slurm killed before it could say a word, as somebody had cancelled it.
+    assert submit.main(["resume", "chain/search-seed0"]) == 0
+    slurm.change_job("5", JobState="RUNNING", Reason="n[1-2]")
+    assert submit.main(["cancel", "chain/search-seed0"]) == 0
+    assert states(capsys, "chain/search-seed0")["search-seed0"]["state"] == "CANCELLED"
+    assert attempt.before(search) == attempt.REFUSED  # nor would it come back
+    assert submit.main(["resume", "chain/search-seed0"]) == 0
+    assert states(capsys, "chain/search-seed0")["search-seed0"]["state"] == "PENDING"
+    slurm.change_job("6", JobState="CANCELLED")
     (search / "STALLED").write_text("3 starts in a row died\n")
     found = states(capsys, "chain/search-seed0")["search-seed0"]
     assert (found["state"], found["why"]) == ("STALLED", "3 starts in a row died")
