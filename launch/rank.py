@@ -54,7 +54,8 @@ def work(run_dir: Path) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     join(run_dir)
     status, why = cli.attempt("run", lambda: cli.run(config.load_frozen(run_dir / CONFIG)))
-    refused = (run_dir / stopping.FILE).exists()  # before it began: no fault of its own
+    # Told to stop before it began: no fault of its own.
+    refused = status == cli.WRONG and (run_dir / stopping.FILE).exists()
     if status in (cli.FAILED, cli.WRONG) and why and not refused:
         with suppress(OSError):  # a full disk is what it may be about
             if not (run_dir / "DONE").exists() and not (run_dir / "FAILED").exists():
