@@ -100,7 +100,8 @@ def _state(
             return "RUNNING", ""
         if last["event"] not in ("cancelled", "stopped"):
             return "WAITING", "for the runs before it"
-    if last["event"] == "cancelled" or (run_dir / stopping.FILE).exists():
+    asked = job["cluster"] != "slurm" or queue is not None  # else it may still be saving
+    if last["event"] == "cancelled" or (asked and (run_dir / stopping.FILE).exists()):
         return "CANCELLED", str(last.get("reason", "`resume` goes on"))
     if last["event"] == "stopped":
         return "STOPPED", str(last.get("reason", "as stop_after_minutes asked; `resume` goes on"))

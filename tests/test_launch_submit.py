@@ -12,6 +12,7 @@ from daas_dist import config
 from daas_dist.report.record import read_rows
 from daas_dist.runlog import RunLog
 from launch import attempt, submit
+from launch import jobs as looking
 
 SEARCH = ["stage=search_fashion", "preset=tiny"]
 
@@ -181,6 +182,7 @@ def test_cancelled_resumed_lost_and_stalled(
     slurm.change_job("5", JobState="RUNNING", Reason="n[1-2]")
     assert submit.main(["cancel", "chain/search-seed0"]) == 0
     assert states(capsys, "chain/search-seed0")["search-seed0"]["state"] == "CANCELLED"
+    assert looking.look(search, None).state == "UNKNOWN"  # where squeue cannot be asked
     assert attempt.before(search) == attempt.REFUSED  # nor would it come back
     assert submit.main(["resume", "chain/search-seed0"]) == 0
     assert states(capsys, "chain/search-seed0")["search-seed0"]["state"] == "PENDING"
