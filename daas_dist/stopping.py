@@ -6,12 +6,25 @@ ranks hear of (mesh.highest), so that all stop at the same step.
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGUSR2,
+    signal.SIGUSR1,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+)
+"""What ends a run, as clusters, launchers, service managers and terminals send it: often to every
+process of a job, the readers of images and other helpers included (see shielded)."""
+AGAIN = (signal.SIGINT, signal.SIGQUIT)
+"""Keys of a terminal. A second one ends the process at once."""
 FILE = "STOP"
 """Its presence in a run directory stops the run, and keeps it from starting again."""
 
@@ -24,8 +37,8 @@ LOOKS = 1.0
 """Seconds between two looks for the file: on a network disk a look is not free."""
 
 IMPATIENCE = 3.0
-"""A second Ctrl-C this many seconds after the first ends the process at once. Not earlier: a
-terminal and torchrun both deliver the first."""
+"""Seconds after the first signal from which another of AGAIN ends the process at once. Not earlier:
+a terminal and torchrun both deliver the first."""
 
 
 GUARD = 60.0
@@ -38,6 +51,33 @@ def allocation_left() -> float | None:
     """Seconds until Slurm takes the machine back; None where it never does, or this is none."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(end) - time.time() if end else None
+
+
+@contextmanager
+def shielded() -> Generator[None]:
+    """Hold back SIGNALS in this thread, and from every process that it starts meanwhile.
+
+    A process inherits which signals are held back, so one that is sent to a whole job reaches this
+    process when the block is left, and never its helpers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_parent(_: int = 0) -> None:
+    """In a process that was forked under shielded(): end when its parent sends SIGTERM, as
+    Process.terminate does, and at nobody else's."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, name="obey-parent", daemon=True).start()
 
 
 class Stop:
@@ -53,7 +93,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         self._process = os.getpid()
-        self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+        listened = [number for number in SIGNALS if not _by_nohup(number)]
+        self._before = {number: signal.signal(number, self._heard) for number in listened}
         # A launcher holds back what comes earlier (launch/rank.py).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
@@ -86,10 +127,16 @@ class Stop:
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a forked worker of a data loader: its parent decides
-        again = self._reason and number == signal.SIGINT
+            return  # a forked process: its parent decides
+        again = self._reason and number in AGAIN
         if again and self._clock() - self._first > IMPATIENCE:
             raise KeyboardInterrupt
         if not self._reason:
             self._first = self._clock()
             self._reason = REASONS.index(signal.Signals(number).name)
+
+
+def _by_nohup(number: signal.Signals) -> bool:
+    """Whether this run shall outlive its terminal. Shells that run scripts ignore SIGINT and
+    SIGQUIT for what they start in the background too, where they mean nothing by it."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

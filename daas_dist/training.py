@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from daas_dist import engine, evaluation, models, optimiser, rows
 from daas_dist.config import Config
-from daas_dist.data import DataError
+from daas_dist.data import DataError, Stream
 from daas_dist.dataset import DataSet, open_feed, read_tests, share
 from daas_dist.engine.compiled import compile_checked
 from daas_dist.engine.cut import Cut
@@ -137,7 +137,8 @@ class Training:
 
     def train_epoch(self, beat: Callable[[], None], stop: Stop) -> dict[str, Any] | None:
         """Train an epoch, or the rest of one, and test: a line of metrics.jsonl; None if it was
-        stopped between two steps. beat is called at every step."""
+        stopped between two steps or in its tests, which a resume makes from their beginning. beat
+        is called at every step."""
         began, first = time.monotonic(), self.step
         self.network.train()
         steps = self.batches.steps_per_epoch
@@ -148,8 +149,14 @@ class Training:
             self.train_step()
             beat()
         trained = self._measure(first, began)
+        tested = self.evaluate(self.network, beat, stop)
+        averaged = None
+        if tested is not None and self.average is not None:
+            averaged = self.evaluate(self.average.module, beat, stop)
+        if tested is None or (self.average is not None and averaged is None):
+            return None
+        self.evaluation = tested
         train_loss, train_accuracy = (self.sums / steps).tolist()
-        self.evaluation = self.evaluate(self.network, beat)
         metrics = {
             "epoch": self.epoch + 1,
             "epochs": self.settings.epochs,
@@ -158,10 +165,10 @@ class Training:
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
             **self.evaluation.metrics(),
-            "images_per_second": (self.step - first) * self.settings.batch_size / trained,
+            "images_per_second": (self.step - first) * self.settings.batch_size
+            / max(trained, 1e-9),
         }
-        if self.average is not None:
-            averaged = self.evaluate(self.average.module, beat)
+        if averaged is not None:
             metrics |= {"ema_loss": averaged.loss, "ema_accuracy": averaged.top1}
         self.epoch += 1
         self.sums = torch.zeros(2, dtype=torch.float64)
@@ -221,19 +228,35 @@ class Training:
         return engine.Passed(whole, torch.stack([loss, accuracy]))
 
     @torch.no_grad()
-    def evaluate(self, network: nn.Module, beat: Callable[[], None]) -> evaluation.Evaluation:
-        """On the test images, each counted once, on one of the ranks; beat at every batch. In
-        float32 whatever the engine's precision: so do they who load it."""
+    def evaluate(
+        self, network: nn.Module, beat: Callable[[], None], stop: Stop
+    ) -> evaluation.Evaluation | None:
+        """Test on the test images, each counted once, on one of the ranks; None if stopped.
+
+        beat is called at every batch. In float32 whatever the engine's precision: so do they who
+        load it.
+        """
         network.eval()
         classes = len(self.data.train.classes)
         total = torch.zeros(evaluation.size(classes), dtype=torch.float64)
-        for images, labels in read_tests(self.feed, self.tested, self.cut.micro_batch):
+        tests = read_tests(self.feed, self.tested, self.cut.micro_batch)
+        for number, (images, labels) in enumerate(tests):
+            if number < self._batches_of_all and self.mesh.highest(stop.asked()):
+                return None
             total += evaluation.sums(network(self._tested(images)), labels.to(self.device)).cpu()
             beat()
         found = evaluation.numbers(self.mesh.total(total, "tests"), classes)
         if found.images != len(self.data.test):  # a stream was said to have as many
             raise DataError(f"{found.images} test images; set data.test_limit to that")
         return found
+
+    @property
+    def _batches_of_all(self) -> int:
+        """How many batches of test images every rank has: after each they can agree to stop."""
+        if self.mesh.world > 1 and isinstance(self.tested, Stream):
+            return 0  # nobody knows
+        least = len(self.data.test) // self.mesh.world
+        return -(-least // self.cut.micro_batch)
 
     def _change(self, images_u8: Tensor, step: int, part: Part) -> Tensor:
         return self.inputs.changed(images_u8, self.row.seed, step, part)

@@ -20,6 +20,7 @@ from daas_dist.evaluation import Evaluation
 from daas_dist.mesh import Mesh
 from daas_dist.rng import Part
 from daas_dist.rows import Row
+from daas_dist.stopping import Stop
 from daas_dist.training import Training
 
 STAGE = (
@@ -76,7 +77,7 @@ def train(world: int, count: int, *overrides: str, double: bool = False) -> list
         with doubled() if double else nullcontext():
             training = start(config, data, mesh)
             told = steps(training, count)
-            tested = training.evaluate(training.network, lambda: None)
+            tested = training.evaluate(training.network, lambda: None, Stop())
         return Trained(told, training.network.state_dict(), training.state(), tested)
 
     return in_ranks(world, task)

@@ -20,6 +20,7 @@ from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.rng import Part
 from daas_dist.rules import ConfigError
+from daas_dist.stopping import Stop
 
 pytestmark = [needs_fashion_mnist, forks]
 EIGHT = ("train.micro_batch=8",)
@@ -187,7 +188,7 @@ def test_every_test_image_is_counted_once(world: int) -> None:
     def task(mesh: Mesh) -> Any:
         with doubled():
             training = start(config, data, mesh)
-            tested = training.evaluate(training.network, lambda: None)
+            tested = training.evaluate(training.network, lambda: None, Stop())
         return tested, training.tested.central(torch.arange(len(training.tested)))
 
     told = in_ranks(world, task)
@@ -298,7 +299,7 @@ def test_the_running_mean_of_the_weights_is_the_closed_form() -> None:
             seen.append({k: v.double() for k, v in training.network.state_dict().items()})
         assert training.average is not None
         averaged = training.average.module
-        tested = [training.evaluate(each, lambda: None) for each in (training.network, averaged)]
+        tested = [training.evaluate(each, lambda: None, Stop()) for each in (training.network, averaged)]
         return seen, averaged.state_dict(), tested
 
     seen, averaged, tested = in_ranks(1, task)[0]

@@ -21,6 +21,7 @@ from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.shards import Shards
 from daas_dist.rng import Part, stream
+from daas_dist.stopping import obey_parent, shielded
 
 AHEAD = 2
 """Steps that each worker reads ahead: torch's own."""
@@ -262,10 +263,12 @@ def _in_turn(reader: Reader, numbers: range, workers: int, pin: bool) -> Iterato
         num_workers=workers,
         prefetch_factor=AHEAD,
         multiprocessing_context="fork",  # a ring is shared by being there before
+        worker_init_fn=obey_parent,
         # Otherwise it would draw from torch's own.
         generator=stream(0, "workers"),
     )
-    found = zip(numbers, loader, strict=True)
+    with shielded():  # here the workers start
+        found = zip(numbers, loader, strict=True)
     return (_pinned(ring.filled(*each), pin) for each in found)
 
 

@@ -34,6 +34,7 @@ from daas_dist.data.reader import Batches
 from daas_dist.data.remote import opened
 from daas_dist.rng import Part, stream
 from daas_dist.rules import is_url
+from daas_dist.stopping import obey_parent, shielded
 
 SHUFFLED = 1000
 """Samples among which the next is drawn, still encoded (webdataset's own number)."""
@@ -250,27 +251,28 @@ class StreamFeed:
     def batch(self, step: int) -> dict[str, Read]:
         """By purpose. DataError names a sample or a shard that cannot be read."""
         if step != self._next:
-            self._ahead = iter(self._loader(_Steps(self, step)))
+            self._ahead = self._read_ahead(_Steps(self, step), self.workers)
         self._next = step + 1
         return _raised(next(self._ahead))
 
     def tests(self, images: Stream, batch_size: int) -> Iterator[Read]:
         """All of another stream, each sample once."""
-        for batch in self._loader(_Tests(images, batch_size), workers=min(1, self.workers)):
+        for batch in self._read_ahead(_Tests(images, batch_size), min(1, self.workers)):
             yield _raised(batch)["test"]
 
-    def _loader(
-        self, batches: IterableDataset[Found], workers: int | None = None
-    ) -> DataLoader[Found]:
-        workers = self.workers if workers is None else workers
-        return DataLoader(
+    def _read_ahead(self, batches: IterableDataset[Found], workers: int) -> Iterator[Found]:
+        loader: DataLoader[Found] = DataLoader(
             batches,
             batch_size=None,
             num_workers=workers,
             prefetch_factor=AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,
             pin_memory=self.pin,
+            worker_init_fn=obey_parent if workers else None,
             generator=stream(0, "workers"),
         )
+        with shielded():  # here the workers start
+            return iter(loader)
 
 
 class _Steps(IterableDataset[Found]):
