@@ -21,10 +21,11 @@ import torch
 from planted_truth import smaller
 
 from daas_dist import config as configuration
+from daas_dist.connect import connect
 from daas_dist.data import Images
 from daas_dist.dataset import DataSet, load_data
 from daas_dist.engine.cut import cut
-from daas_dist.mesh import Mesh, connect
+from daas_dist.mesh import Mesh
 from daas_dist.rng import Part
 from daas_dist.rows import Row
 from daas_dist.training import Training

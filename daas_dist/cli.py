@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist import config, doctor, explain, report, watch
-from daas_dist.faults import PEER_LOST, PeerLost, Refused
+from daas_dist.faults import PEER_LOST, NotConnected, PeerLost, Refused
+from daas_dist.lock import Occupied
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
@@ -59,6 +60,9 @@ def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
         return 0, ""
     except Refused:
         return WRONG, ""  # rank 0 says why
+    except (Occupied, NotConnected) as error:
+        print(f"daas {command}: {error}", file=sys.stderr)
+        return WRONG, ""  # of another's run there is nothing to note, nor of none
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # a wrong value or file: once for each host
             print(f"daas {command}: {error}", file=sys.stderr)
@@ -114,6 +118,8 @@ def _export(words: Sequence[str]) -> None:
 
 def run(settings: config.Config) -> None:
     """A search or a training, to its end or until it is stopped, and what it found in words."""
+    # A rank that waits for another has a line for it; torch's own would come beside it, many times.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with _to_stay():
         from daas_dist.run import run_search
         from daas_dist.train import run_training

@@ -24,6 +24,10 @@ class PeerLost(RuntimeError):
     """Another rank went away, or did not come, while this one waited for it."""
 
 
+class NotConnected(ValueError):
+    """What a rank was told of its place is missing or wrong; each rank says so itself."""
+
+
 class Refused(ValueError):
     """Rank 0 refused, and says why itself."""
 

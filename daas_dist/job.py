@@ -16,11 +16,12 @@ import torch
 from daas_dist import board, checkpoint, stopping
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
+from daas_dist.connect import connect
 from daas_dist.engine.cut import cut
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
 from daas_dist.memory import keep_freed_memory
-from daas_dist.mesh import Mesh, choose_data, connect, share_batches
+from daas_dist.mesh import Mesh, choose_data, share_batches
 from daas_dist.rng import Part
 from daas_dist.runlog import RunLog, provenance, write_json, write_text
 from daas_dist.stopping import Stop
@@ -74,8 +75,9 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
     if config.deterministic:
         _be_deterministic()
     # Where a rank waits in vain its watchdog is to speak first, not the backend.
-    patience = timedelta(minutes=2 * config.patience_minutes) if exchanges else timedelta(days=90)
-    mesh = connect(device if exchanges else "cpu", patience)
+    arrival = timedelta(minutes=config.patience_minutes)
+    patience = 2 * arrival if exchanges else timedelta(days=90)
+    mesh = connect(device if exchanges else "cpu", patience, arrival)
     with _leaving(mesh), ExitStack() as held:
         if config.kind == "search":
             search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", mesh.world))
@@ -106,7 +108,7 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
         try:
             yield Job(config, mesh, stop, run_dir, place, log, lock)
         except (FloatingPointError, MemoryError) as error:
-            if log is not None:
+            if log is not None and lock is not None and not lock.lost:
                 log.finish("FAILED", str(error))
             raise
 

@@ -1,9 +1,12 @@
 """One job a run directory. The owner may be on any host, and a dead one does not hold for ever.
 
-The file `lock` names its owner, who touches it every BEAT seconds. It is another's while it is
-touched, by the disk's clock alone, or while its process lives on this host.
+The file `lock` names its owner, who has it open and locked (flock), and touches it every BEAT
+seconds. It is another's while it is locked, where the file system tells hosts of it; while its
+process lives, where process numbers are this process's own; and while it is touched, by the disk's
+clock alone.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -17,24 +20,48 @@ from typing import Any
 FILE = "lock"
 BEAT = 5.0
 DEAD = 30.0
-"""Seconds without a touch after which an owner on another host is taken for dead."""
+"""Seconds without a touch after which an owner elsewhere is taken for dead."""
+SKEW = 3600.0
+"""Seconds by which the clocks of two hosts may differ."""
+
+_descriptors: set[int] = set()
+"""Of the locks that this process holds. A forked process that kept one open would hold it too."""
+
+
+def _let_go_in_child() -> None:
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Occupied(ValueError):
     """Another job is at work in the run directory."""
 
+    def __init__(self, message: str, job: str | None = None) -> None:
+        super().__init__(message)
+        self.job = job
+        """Of a cluster, that the owner is of."""
+
 
 class Lock:
     """Held while entered. Occupied if another job has it."""
 
-    def __init__(self, run_dir: Path, beat: float = BEAT, dead: float = DEAD) -> None:
-        self._path, self._beat, self._dead = run_dir / FILE, beat, dead
+    def __init__(
+        self, run_dir: Path, name: str = FILE, beat: float = BEAT, dead: float = DEAD
+    ) -> None:
+        """name: of the file; a folder may have several locks."""
+        self._path, self._beat, self._dead = run_dir / name, beat, dead
         self._owner = {
             "host": platform.node(),
+            "place": place(),
             "pid": os.getpid(),
             "started": started(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID"),
             "token": uuid.uuid4().hex,
         }
+        self._descriptor: int | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._touch, name="lock", daemon=True)
         self.lost = False
@@ -52,28 +79,43 @@ class Lock:
             self._thread.join()
         if self._read() == self._owner:
             self._path.unlink(missing_ok=True)
+        self._close()
 
     def _link(self) -> bool:
-        """Put the file there unless there is one; atomic on network disks too."""
-        own = self._path.with_name(f".lock-{self._owner['token']}")
+        """Put the file there, locked, unless there is one; atomic on network disks too."""
+        own = self._path.with_name(f".{self._path.name}-{self._owner['token']}")
+        self._descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        _descriptors.add(self._descriptor)
         try:
-            with own.open("x") as file:
-                file.write(json.dumps(self._owner))
-                file.flush()
-                os.fsync(file.fileno())  # an empty lock after a power cut would name no owner
+            os.write(self._descriptor, json.dumps(self._owner).encode())
+            os.fsync(self._descriptor)  # an empty lock after a power cut would name no owner
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.link(own, self._path)
         except FileExistsError:
+            self._close()
             return False
+        except BaseException:
+            self._close()
+            raise
         finally:
             own.unlink(missing_ok=True)
         return True
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            _descriptors.discard(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def _wait_for_death(self) -> None:
         """Return once the owner is known to be dead and its file is away. Occupied if it lives."""
         owner, touched = self._read(), self._touched()
         if owner is None:
             return
-        if owner["host"] == self._owner["host"]:
+        if _locked(self._path):
+            dead = False
+        elif owner["place"] == self._owner["place"]:
             dead = started(owner["pid"]) != owner["started"]
         else:
             until = time.monotonic() + self._dead
@@ -83,18 +125,19 @@ class Lock:
         if not dead:
             raise Occupied(
                 f"{self._path.parent} is in use by process {owner['pid']} on {owner['host']}; "
-                "wait for it, stop it, or set run_dir to a new folder"
+                "wait for it, stop it, or set run_dir to a new folder",
+                owner["job"],
             )
         self._clear(owner)
 
     def _clear(self, dead: dict[str, Any]) -> None:
         """Take the dead owner's file away, and put back what was not its."""
-        aside = self._path.with_name(f".lock-dead-{self._owner['token']}")
+        aside = self._path.with_name(f".{self._path.name}-dead-{self._owner['token']}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        if json.loads(aside.read_text()) != dead:
+        if _read(aside) != dead:
             # A third may have come between: who was put aside then learns that it lost it.
             with suppress(FileExistsError):
                 os.link(aside, self._path)
@@ -106,22 +149,15 @@ class Lock:
                 self.lost = self._read() != self._owner
                 if not self.lost:
                     os.utime(self._path)
-            except FileNotFoundError:
+            except (FileNotFoundError, Occupied):
                 self.lost = True
+            except OSError:
+                continue  # a network disk that is away for a moment
             if self.lost:
                 return
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            text = self._path.read_text()
-        except FileNotFoundError:
-            return None
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise Occupied(
-                f"{self._path} names no owner; remove it if no job is at work there"
-            ) from error
+        return _read(self._path)
 
     def _touched(self) -> int:
         try:
@@ -130,17 +166,72 @@ class Lock:
             return 0
 
 
-def held(run_dir: Path) -> bool:
-    """Whether a job is at work there, as far as can be seen at a glance: its owner lives on this
-    host, or touched the file lately from another."""
-    path = run_dir / FILE
+def held(run_dir: Path, name: str = FILE) -> bool:
+    """Whether a job is at work there, as far as can be seen at a glance."""
+    path = run_dir / name
     try:
-        owner, touched = json.loads(path.read_text()), path.stat().st_mtime
-    except (FileNotFoundError, ValueError):
+        owner, touched = _read(path), path.stat().st_mtime
+    except (FileNotFoundError, Occupied):
         return False
-    if owner["host"] == platform.node():
+    if owner is None or _locked(path):
+        return owner is not None
+    if owner["place"] == place():
         return started(owner["pid"]) == owner["started"]
-    return time.time() - touched < DEAD
+    silent = time.time() - touched
+    if 0 <= silent < DEAD or silent > SKEW:
+        return silent < DEAD
+    # Clocks differ, or it is dead: it is touched meanwhile, or not.
+    time.sleep(1.2 * BEAT)
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime != touched
+    return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The owner that a lock names; None if there is none. Occupied if it names none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe it would wait
+        with open(descriptor, encoding="utf-8") as file:
+            owner = json.load(file)
+        return {
+            "host": str(owner["host"]),
+            "place": str(owner.get("place")),
+            "pid": int(owner["pid"]),
+            "started": None if owner["started"] is None else str(owner["started"]),
+            "job": None if owner.get("job") is None else str(owner["job"]),
+            "token": str(owner["token"]),
+        }
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        raise Occupied(f"{path} names no owner; remove it if no job is at work there") from error
+
+
+def _locked(path: Path) -> bool:
+    """Whether its owner has it locked. False where the file system cannot tell, too."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def place() -> str:
+    """Where process numbers are unique: the boot of a kernel and its name space of processes.
+    Containers have the host name that they are given, machines that were cloned the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return platform.node()
 
 
 def started(pid: int) -> str | None:

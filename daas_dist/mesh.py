@@ -7,7 +7,6 @@ there are. Over `data` the backend sums: the same numbers up to rounding, the sa
 rank, and the same bits again for the same mesh.data.
 """
 
-import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -250,24 +249,7 @@ def _all_gather(own: Tensor, ranks: int, group: Any) -> list[Tensor]:
     return everyone
 
 
-# --- Connecting ----------------------------------------------------------------------------------
-
-
-def connect(device: str, patience: timedelta | None = None) -> Mesh:
-    """All ranks of this run along arch: one, or those that torchrun started.
-
-    patience: how long a rank waits for another before it fails; None is torch's own limit.
-    """
-    if "RANK" not in os.environ:
-        return Mesh()
-    local_rank = int(os.environ["LOCAL_RANK"])
-    backend = "nccl" if device == "cuda" else "gloo"
-    if device == "cuda":
-        # A cluster may show every rank a GPU of its own, and no other.
-        local_rank %= torch.cuda.device_count()
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group(backend, timeout=patience)
-    return Mesh(dist.get_rank(), dist.get_world_size(), local_rank)
+# --- Sharing -------------------------------------------------------------------------------------
 
 
 def share_batches(mesh: Mesh, data: int, patience: timedelta | None = None) -> Mesh:

@@ -165,7 +165,8 @@ class Training:
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
             **self.evaluation.metrics(),
-            "images_per_second": (self.step - first) * self.settings.batch_size
+            "images_per_second": (self.step - first)
+            * self.settings.batch_size
             / max(trained, 1e-9),
         }
         if averaged is not None:

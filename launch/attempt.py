@@ -8,6 +8,9 @@
 Of several run directories, those of a job array, the task's is taken. Starts in a quarter of a
 second, as a preempted job may have few left.
 
+What they note they note under the run's lock: where another job is at work in the run directory
+nothing is written, and its verdict is its own.
+
 A run comes back after a preemption, at its time limit, and where ranks or a node died; not where it
 was cancelled, nor where it failed by its own fault (FAILED), nor where it died LIVES times in a row
 without a new checkpoint (STALLED).
@@ -15,13 +18,16 @@ without a new checkpoint (STALLED).
 
 import os
 import re
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from daas_dist import slurm, stopping
+from daas_dist.lock import Lock, Occupied
 from daas_dist.report.record import read_rows
 from daas_dist.runlog import RunLog
 from daas_dist.slurm import JobState, SlurmError
@@ -33,6 +39,8 @@ OVER = 2.0
 """Seconds left of a job that Slurm ended for its time, and not for somebody."""
 AHEAD = 900.0
 """Seconds that may be left when Slurm sends the signal that announces it."""
+OWN_RANKS = 90.0
+"""Seconds in which ranks of the same job may still be leaving, or killed."""
 STOPPED = 5
 """The job's exit status where it did not finish: whatever waits for its result does not start."""
 
@@ -41,6 +49,14 @@ def before(run_dir: Path, identifier: str | None = None) -> int:
     """Note a start. 0, or a status with the reason on stderr. identifier: the Slurm job's."""
     if (run_dir / "DONE").exists():
         return 0  # its node was lost after its last word; the ranks see it too
+    try:
+        with alone(run_dir):
+            return _before(run_dir, identifier)
+    except Occupied as error:
+        return _refuse(str(error))
+
+
+def _before(run_dir: Path, identifier: str | None) -> int:
     log, position = RunLog(run_dir), progress(run_dir)
     if (run_dir / stopping.FILE).exists():
         log.event("cancelled", reason=f"the file {stopping.FILE}")
@@ -55,11 +71,37 @@ def before(run_dir: Path, identifier: str | None = None) -> int:
 
 
 def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
-    """How an attempt ended: done | failed | stalled | cancelled | stopped | again.
+    """How an attempt ended: done | failed | stalled | cancelled | stopped | again | refused.
 
     "again" is a run that shall come back: its job was put back into Slurm's queue, or it is to the
-    caller to start it. What happened stands in events.jsonl.
+    caller to start it. What happened stands in events.jsonl. "refused" is an attempt on a run that
+    another job has, of which there is nothing to note.
     """
+    try:
+        with alone(run_dir):
+            return _after(run_dir, status, identifier)
+    except Occupied as error:
+        _refuse(str(error))
+        return "refused"
+
+
+@contextmanager
+def alone(run_dir: Path) -> Generator[None]:
+    """The run's lock, once the ranks of this very job have let it go. Occupied by another job."""
+    until, own = time.monotonic() + OWN_RANKS, os.environ.get("SLURM_JOB_ID")
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(Lock(run_dir))
+                break
+            except Occupied as error:
+                if own is None or error.job != own or time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+        yield
+
+
+def _after(run_dir: Path, status: int, identifier: str | None) -> str:
     log, job = RunLog(run_dir), _asked(identifier)
     if (run_dir / "DONE").exists():
         return "done"
@@ -194,8 +236,10 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "before":
         return before(_mine(arguments[1:]), identifier)
     verdict = after(_mine(arguments[2:]), int(arguments[1]), identifier)
-    return {"done": 0, "again": 0, "failed": 1, "stalled": 1}.get(verdict, STOPPED)
+    return {"done": 0, "again": 0, "failed": 1, "stalled": 1, "refused": 1}.get(verdict, STOPPED)
 
 
 if __name__ == "__main__":
+    # What is to be noted is noted, whoever is told to stop meanwhile.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     sys.exit(main(sys.argv[1:]))

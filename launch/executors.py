@@ -6,8 +6,10 @@ own, which starts when they have finished (afterok) and is dropped when one of t
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from daas_dist import config as configuration
+from daas_dist import lock
 from daas_dist.runlog import write_json
 from launch import rundir
 from launch.local import PLAN
@@ -27,6 +30,8 @@ from launch.table import Table
 WAIT = 120
 """Seconds that srun leaves the other ranks once one has ended: rank 0 may be saving."""
 TABLE_MINUTES = 10
+STARTS = 30.0
+"""Seconds that launch.local may take to start."""
 
 
 class Executor(SlurmExecutor):
@@ -206,7 +211,10 @@ def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
     command = [sys.executable, "-m", "launch.local", str(root), *(["--show"] if show else [])]
     environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
     if show:
-        status = subprocess.call(command, env=environment, cwd=cwd)
+        process = subprocess.Popen(command, env=environment, cwd=cwd)
+        for number in (signal.SIGINT, signal.SIGTERM):  # for the run, which saves
+            signal.signal(number, lambda number, _: process.send_signal(number))
+        status = process.wait()
         if status:
             raise SystemExit(status)
         return
@@ -215,6 +223,11 @@ def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
             command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
+    until = time.monotonic() + STARTS
+    while process.poll() is None and time.monotonic() < until:
+        if lock.held(root / rundir.LOGS):  # from now on another submission sees it
+            break
+        time.sleep(0.05)
     process.returncode = 0  # it outlives this one, and nobody shall wait for it
 
 

@@ -10,6 +10,7 @@ What the directory says comes first, then squeue; sacct is not needed. A state i
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def check_idle(todo: Plan) -> None:
     """ConfigError where a run of a plan is in a queue."""
     there = [run.run_dir for run in todo.runs if (run.run_dir / JOB).exists()]
     for each in looks(there) if there else []:
-        if each.state in LIVE:
+        if each.state in (*LIVE, "UNKNOWN"):  # what cannot be asked may be at work
             raise ConfigError(f"{each.run_dir} is in the queue already, as job {each.job}")
 
 
@@ -247,7 +248,16 @@ def resume(paths: Sequence[Path]) -> list[str]:
     """Submit again what is not finished and not in a queue, as it was submitted; a line for each.
 
     The frozen code is used again; where the folder `code` was removed, the code as it is now.
+    Occupied where another submission is at it.
     """
+    roots = {Path(rundir.submitted(run_dir)["plan"]) for run_dir in rundir.runs_in(paths)}
+    with ExitStack() as held:
+        for root in sorted(roots):
+            held.enter_context(rundir.submitting(root))
+        return _resume(paths)
+
+
+def _resume(paths: Sequence[Path]) -> list[str]:
     lines: list[str] = []
     local: dict[Path, Path] = {}
     live = {Path(each.run_dir).absolute(): each.job for each in looks(paths) if each.state in LIVE}
@@ -259,6 +269,9 @@ def resume(paths: Sequence[Path]) -> list[str]:
         job = rundir.submitted(run_dir)
         if each.state in (*LIVE, "COMPLETED"):
             lines.append(f"{run_dir}: {each.state}, nothing to do")
+            continue
+        if each.state == "UNKNOWN":
+            lines.append(f"{run_dir}: may be at work, as {each.why}")
             continue
         unmet = [Path(parent) for parent in job["after"] if not (Path(parent) / "DONE").exists()]
         lost = [parent for parent in unmet if parent not in live]

@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from daas_dist.lock import Lock
+from daas_dist.lock import Lock, Occupied
 from daas_dist.runlog import RunLog
 from launch import attempt
 from launch.rundir import LOGS
@@ -43,12 +44,17 @@ class Queue:
         for run in self.plan["runs"]:
             missing = [name for name in run["after"] if not _done(directories[name])]
             if missing and not self.stopped:
-                RunLog(directories[run["name"]]).event("cancelled", reason=f"{missing[0]} failed")
+                self._drop(directories[run["name"]], f"{missing[0]} failed")
             if not missing and not self.stopped and not _done(directories[run["name"]]):
                 self._run(directories[run["name"]])
         if self.plan["table"]:
             Table(str(self.root))()
         return 0 if all(map(_done, directories.values())) else 1
+
+    @staticmethod
+    def _drop(run_dir: Path, why: str) -> None:
+        with suppress(Occupied), attempt.alone(run_dir):
+            RunLog(run_dir).event("cancelled", reason=why)
 
     def _run(self, run_dir: Path) -> None:
         """Until it is finished, stopped, or has no life left."""
@@ -95,8 +101,12 @@ def main(root: Path, show: bool) -> int:
     queue = Queue(root, show)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, queue.heard)
-    with Lock(root / LOGS):
-        return queue.work()
+    try:
+        with Lock(root / LOGS):
+            return queue.work()
+    except Occupied as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daas_dist import cli, config, slurm, stopping
+from daas_dist.lock import Lock, Occupied
 from daas_dist.report.record import read_document
 from daas_dist.runlog import write_json, write_text
 from daas_dist.slurm import SlurmError
@@ -57,7 +58,8 @@ def work(run_dir: Path) -> int:
     # Told to stop before it began: no fault of its own.
     refused = status == cli.WRONG and (run_dir / stopping.FILE).exists()
     if status in (cli.FAILED, cli.WRONG) and why and not refused:
-        with suppress(OSError):  # a full disk is what it may be about
+        # A full disk is what it may be about, and the run may be another job's by now.
+        with suppress(OSError, Occupied), Lock(run_dir):
             if not (run_dir / "DONE").exists() and not (run_dir / "FAILED").exists():
                 write_text(run_dir / "FAILED", f"{why}\n")
     return 0 if (run_dir / "DONE").exists() else status
@@ -77,13 +79,12 @@ def join(run_dir: Path) -> None:
         return
     rank, nodes = int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_NNODES", "1"))
     start = "-".join(
-        os.environ.get(name, "0")
-        for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
+        [_job(), *(os.environ.get(f"SLURM_{name}", "0") for name in ("RESTART_COUNT", "STEP_ID"))]
     )
     file = run_dir / "rendezvous" / f"{start}.json"
     if rank == 0:
         file.parent.mkdir(exist_ok=True)
-        for old in file.parent.glob("*.json"):
+        for old in file.parent.glob(f"{_job()}-*.json"):  # others may be another job's
             old.unlink(missing_ok=True)
         address = own_address(nodes)
         write_json(file, {"address": address, "port": free_port(address)})
@@ -97,6 +98,10 @@ def join(run_dir: Path) -> None:
         "MASTER_PORT": str(told["port"]),
     }
     _choose_interface(str(told["address"]))
+
+
+def _job() -> str:
+    return os.environ.get("SLURM_JOB_ID", "0")
 
 
 def own_address(nodes: int) -> str:

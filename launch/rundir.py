@@ -7,13 +7,15 @@ job.json       where it was submitted, and as what
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from daas_dist import config as configuration
 from daas_dist import stopping
 from daas_dist.config import ConfigError
+from daas_dist.lock import Lock
 from daas_dist.report.record import read_document
 from daas_dist.runlog import CODE, ENDINGS, RunLog, checkout, write_json, write_text
 from launch.plan import Plan
@@ -46,20 +48,31 @@ def prepare(plan: Plan) -> Path:
     """Make every run directory of a plan. The folder of the frozen code, the same for all."""
     for run in plan.runs:
         run.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run.run_dir / CONFIG, configuration.to_yaml(run.config))
-        reopen(run.run_dir)
-    (plan.root / LOGS).mkdir(exist_ok=True)
+        reopen(run.run_dir, configuration.to_yaml(run.config))
     return freeze_code(plan.root)
 
 
-def reopen(run_dir: Path) -> None:
+def reopen(run_dir: Path, config: str | None = None) -> None:
     """Forget how a run ended before, and that it was to stop: somebody wants it to go on.
 
-    Before it is submitted: from then on the job writes the events.
+    Before it is submitted: from then on the job writes the events. Occupied where one is at work.
+    config: the text of config.yaml, of a run that is new.
     """
-    for file in (stopping.FILE, *ENDINGS):
-        (run_dir / file).unlink(missing_ok=True)
-    RunLog(run_dir).event("submitted")
+    with Lock(run_dir):
+        if config is not None:
+            write_text(run_dir / CONFIG, config)
+        for file in (stopping.FILE, *ENDINGS):
+            (run_dir / file).unlink(missing_ok=True)
+        RunLog(run_dir).event("submitted")
+
+
+@contextmanager
+def submitting(root: Path) -> Generator[None]:
+    """Alone on the runs below a plan's root, from the look whether they may be submitted until it
+    is written down that they were. Occupied where another submission is at it."""
+    (root / LOGS).mkdir(parents=True, exist_ok=True)
+    with Lock(root / LOGS, "submitting"):
+        yield
 
 
 def freeze_code(root: Path) -> Path:

@@ -64,11 +64,14 @@ def _submit(words: Sequence[str]) -> int:
     if given.dry_run:
         return 0
     _check_disk(todo)
-    code = rundir.prepare(todo)
-    if given.prepare:
-        print(_twin(todo, asked))
-        return 0
-    executors.submit(todo, executors.Site(asked, code, Path.cwd()))
+    with rundir.submitting(todo.root):
+        rundir.check(todo)  # again: another submission may have come between
+        jobs.check_idle(todo)
+        code = rundir.prepare(todo)
+        if given.prepare:
+            print(_twin(todo, asked))
+            return 0
+        executors.submit(todo, executors.Site(asked, code, Path.cwd()))
     if asked.kind != "debug":
         print(jobs_told(todo))
     return 0

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from daas_dist.connect import connect
 
-from daas_dist.mesh import Mesh, connect, share_batches
+from daas_dist.mesh import Mesh, share_batches
 
 FORK = multiprocessing.get_context("fork")
 """Importing torch once is enough."""

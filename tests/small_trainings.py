@@ -78,6 +78,7 @@ def train(world: int, count: int, *overrides: str, double: bool = False) -> list
             training = start(config, data, mesh)
             told = steps(training, count)
             tested = training.evaluate(training.network, lambda: None, Stop())
+            assert tested is not None  # nobody stops it
         return Trained(told, training.network.state_dict(), training.state(), tested)
 
     return in_ranks(world, task)

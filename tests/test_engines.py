@@ -299,7 +299,9 @@ def test_the_running_mean_of_the_weights_is_the_closed_form() -> None:
             seen.append({k: v.double() for k, v in training.network.state_dict().items()})
         assert training.average is not None
         averaged = training.average.module
-        tested = [training.evaluate(each, lambda: None, Stop()) for each in (training.network, averaged)]
+        tested = [
+            training.evaluate(each, lambda: None, Stop()) for each in (training.network, averaged)
+        ]
         return seen, averaged.state_dict(), tested
 
     seen, averaged, tested = in_ranks(1, task)[0]

@@ -30,7 +30,7 @@ FLOORS = [
     {"daas", "transform", "inputs"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
-    {"config", "checkpoint", "result", "trained", "deal", "shards", "engine"},
+    {"config", "checkpoint", "connect", "result", "trained", "deal", "shards", "engine"},
     {"telemetry", "dataset", "job", "budget"},
     {"state", "rows"},
     {"report", "watch", "search", "explain"},

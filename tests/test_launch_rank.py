@@ -19,7 +19,7 @@ MEET = """
 import os, sys
 from pathlib import Path
 from launch import rank
-from daas_dist.mesh import connect
+from daas_dist.connect import connect
 import torch
 rank.join(Path(sys.argv[1]))
 mesh = connect("cpu")

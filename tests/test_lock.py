@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from daas_dist.lock import FILE, Lock, Occupied
+from daas_dist import lock
+from daas_dist.lock import FILE, Lock, Occupied, held
 
 HOLD = """
 import sys, time
@@ -118,3 +119,102 @@ def test_who_slept_too_long_learns_that_it_is_another_s(tmp_path: Path) -> None:
             time.sleep(0.01)
         assert lock.lost
     assert path.exists()  # and does not take it away
+
+
+def test_a_process_of_a_container_is_not_looked_for_among_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same host name and kernel, other process numbers: ours has none of that number."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", HOLD]
+    process = subprocess.Popen(
+        [*command, str(tmp_path), "60"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    if said(process) != "held":
+        assert process.stderr is not None
+        pytest.skip(f"no name space of processes: {process.stderr.read().strip()}")
+    owner = json.loads((tmp_path / FILE).read_text())
+    assert owner["pid"] < 10 and owner["host"] == lock.platform.node()
+    with pytest.raises(Occupied), Lock(tmp_path):
+        pass
+    monkeypatch.setattr(lock, "_locked", lambda path: False)  # as on a disk without locks
+    assert held(tmp_path)
+    with pytest.raises(Occupied), Lock(tmp_path, dead=1.0):
+        pass
+    process.kill()
+    process.communicate()
+    with Lock(tmp_path, dead=1.0):
+        pass
+
+
+def test_a_clone_of_this_machine_is_told_by_its_lock(tmp_path: Path) -> None:
+    """All that names an owner is ours, and its process is not: the file is locked all the same."""
+    process = holder(tmp_path)
+    assert said(process) == "held"
+    path = tmp_path / FILE
+    owner = json.loads(path.read_text())
+    with path.open("r+") as file:  # the same file, which stays locked
+        file.write(json.dumps({**owner, "started": "0"}))
+        file.truncate()
+    with pytest.raises(Occupied), Lock(tmp_path):
+        pass
+    assert held(tmp_path)
+    process.kill()
+    process.communicate()
+    assert not held(tmp_path)
+
+
+def test_what_a_dead_owner_had_forked_does_not_hold_for_it(tmp_path: Path) -> None:
+    script = HOLD.replace("time.sleep", "os.fork() or print(end='', flush=True); time.sleep")
+    command = [sys.executable, "-c", f"import os{script}", str(tmp_path), "20"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, start_new_session=True)
+    assert said(process) == "held"
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    try:
+        with Lock(tmp_path):
+            pass
+        os.killpg(process.pid, 0)  # the fork is still there
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_at_a_glance_with_another_clock(
+    tmp_path: Path, ahead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.5)
+    path, end = of_another_host(tmp_path), threading.Event()
+
+    def touch() -> None:
+        now = time.time() + ahead
+        os.utime(path, (now, now))
+
+    def live() -> None:
+        while not end.wait(0.1):
+            touch()
+
+    touch()
+    assert not held(tmp_path)
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        assert held(tmp_path)
+    finally:
+        end.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '{"pid": 1}', '{"host": "a", "pid": "x"}', "\xff", "[" * 100_000]
+)
+def test_a_damaged_lock_is_named_and_does_not_hold_up(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text, encoding="latin-1")
+    assert not held(tmp_path)
+    with pytest.raises(Occupied, match="names no owner; remove it"), Lock(tmp_path):
+        pass
+    (tmp_path / FILE).unlink()
+    os.mkfifo(tmp_path / FILE)  # nobody writes to it
+    with pytest.raises(Occupied, match="names no owner"), Lock(tmp_path):
+        pass

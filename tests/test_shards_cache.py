@@ -25,7 +25,7 @@ from daas_dist import config as door
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import Cache, open_shards, remote
 from daas_dist.data import split as split_set
-from daas_dist.data.cache import FOLDER
+from daas_dist.data.cache import FOLDER as ANYBODY_S
 from daas_dist.data.manifest import MANIFEST, DataError, Manifest, parse
 from daas_dist.data.remote import NotFetched
 from daas_dist.data.shards import Reading, ShardFolder, Shards
@@ -35,6 +35,7 @@ from daas_dist.shards import build, sources
 
 pytestmark = needs_fashion_mnist
 CLASSES, TRAIN, VAL = 6, 12, 3
+FOLDER = f"{ANYBODY_S}-{os.geteuid()}"
 GB = 10**9
 FORK = multiprocessing.get_context("fork")
 
@@ -410,6 +411,38 @@ def test_what_is_in_the_cache_is_read_when_the_server_is_gone(
         batches(there, data)  # by a worker
     with pytest.raises(NotFetched, match="train/manifest.json .*; .*/manifest.json cannot"):
         load_data(config(server.url, f"data.cache={tmp_path / 'empty'}"))
+
+
+def test_nothing_is_believed_that_another_user_may_have_planted(
+    cache: Cache, tmp_path: Path, folder: Path
+) -> None:
+    """Of the right name and size, in a folder that a server which is away cannot contradict."""
+    [name, other] = names(folder)[:2]
+    planted = [cache.fetch(name), cache.fetch(other)]
+    true = [path.read_bytes() for path in planted]
+    for path in planted:
+        path.write_bytes(bytes(path.stat().st_size))
+    if os.geteuid() == 0:
+        os.chown(planted[0], 4711, -1)
+    else:
+        planted[0].chmod(0o602)
+    planted[1].chmod(0o620)
+    assert [cache.fetch(each).read_bytes() for each in (name, other)] == true
+    assert planted[0].stat().st_mode & 0o777 == 0o600
+    mine = tmp_path / "cache" / FOLDER
+    assert mine.stat().st_mode & 0o777 == 0o700
+    for mode in (0o720, 0o702, 0o777):
+        mine.chmod(mode)
+        with pytest.raises(NotFetched, match=f"{mine} .* set data.cache"):
+            cache.fetch(name)
+        with pytest.raises(NotFetched, match=f"{mine} .* set data.cache"):
+            Cache(cache.url, tmp_path / "cache", GB)
+    mine.chmod(0o755)
+    assert cache.fetch(name).read_bytes() == true[0]
+    mine.rename(tmp_path / "planted")
+    mine.symlink_to(tmp_path / "planted")
+    with pytest.raises(NotFetched, match=f"{mine} .* set data.cache"):
+        Cache(cache.url, tmp_path / "cache", GB)
 
 
 def test_other_shards_under_the_same_url_do_not_mix(folder: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -26,7 +27,8 @@ from daas_dist.data.remote import NotFetched
 from daas_dist.runlog import sync_folder, write_bytes
 
 FOLDER = "daas-shards"
-"""Inside the folder that a user names, which may hold other things: nothing else is evicted."""
+"""Inside the folder that a user names, which may hold other things: nothing else is evicted. With
+the user's number, as nobody believes what another user may have put there."""
 
 LISTS = (MANIFEST, INDEX, NAMES)
 LARGEST_LIST = 1 << 30
@@ -44,8 +46,10 @@ class Cache:
         """
         self.url, self.most_bytes = url.rstrip("/"), most_bytes
         remote.check_scheme(self.url)
-        self._folder = Path(folder).absolute() / FOLDER
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(folder).absolute() / f"{FOLDER}-{os.geteuid()}"
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._check_ours()
         data = self._read_manifest()
         try:
             manifest = parse(data.decode(), self._at(MANIFEST))
@@ -62,6 +66,7 @@ class Cache:
 
         NotFetched, with the URL and the reason.
         """
+        self._check_ours()
         try:
             with _alone(self.root / f".{name}.lock"):
                 if not self._has(name):
@@ -72,6 +77,15 @@ class Cache:
                 "data.cache_gb or set data.cache"
             ) from None
         return self.root / name
+
+    def _check_ours(self) -> None:
+        """NotFetched where another user could have put something into the folder: a shard is
+        hashed when it comes, not each time that it is opened."""
+        if not _ours(self._folder.lstat(), stat.S_ISDIR):
+            raise NotFetched(
+                f"{self._folder} belongs to another user or may be written by others, so what is "
+                "in it may be anything; remove it, or set data.cache to a folder of your own"
+            )
 
     def _at(self, name: str) -> str:
         return f"{self.url}/{quote(name) if self.url.lower().startswith('http') else name}"
@@ -126,8 +140,11 @@ class Cache:
     def _has(self, name: str) -> bool:
         path = self.root / name
         try:
+            found = path.lstat()
+            if not _ours(found, stat.S_ISREG) or found.st_size != self._shards[name].bytes:
+                return False
             os.utime(path)  # opened just now
-            return path.stat().st_size == self._shards[name].bytes
+            return True
         except FileNotFoundError:
             return False
 
@@ -160,6 +177,7 @@ class Cache:
                 if room < 0:
                     path.unlink(missing_ok=True)
             with part.open("wb") as file:
+                os.fchmod(file.fileno(), 0o600)  # _ours, whatever the umask is
                 file.truncate(needed)
             return True
 
@@ -190,6 +208,12 @@ class Cache:
                 f"{self._at(name)} has the sha256 {found}, {MANIFEST} expects {sha256}; put the "
                 "right file there"
             )
+
+
+def _ours(found: os.stat_result, kind: Callable[[int], bool]) -> bool:
+    """Whether nobody but this user and root may have written it."""
+    alone = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+    return alone and kind(found.st_mode)
 
 
 @contextmanager
