@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daas_dist import cli, config, slurm, stopping
+from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
 from daas_dist.report.record import read_document
 from daas_dist.runlog import write_json, write_text
@@ -25,8 +26,6 @@ from daas_dist.slurm import SlurmError
 CONFIG = "config.yaml"
 PORTS = range(15_000, 32_000)
 """Below Linux' ephemeral range: no outgoing connection takes one."""
-PATIENCE = 300.0
-"""Seconds that a rank waits for rank 0's address: nodes do not start at once."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,13 @@ def work(run_dir: Path) -> int:
         return 0
     # From now on a signal waits until the run listens (stopping.Stop), and is not lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
-    join(run_dir)
-    status, why = cli.attempt("run", lambda: cli.run(config.load_frozen(run_dir / CONFIG)))
+
+    def task() -> None:
+        settings = config.load_frozen(run_dir / CONFIG)
+        join(run_dir, 60 * settings.patience_minutes)
+        cli.run(settings)
+
+    status, why = cli.attempt("run", task)
     # Told to stop before it began: no fault of its own.
     refused = status == cli.WRONG and (run_dir / stopping.FILE).exists()
     if status in (cli.FAILED, cli.WRONG) and why and not refused:
@@ -68,11 +72,11 @@ def work(run_dir: Path) -> int:
 # --- Who is where --------------------------------------------------------------------------------
 
 
-def join(run_dir: Path) -> None:
+def join(run_dir: Path, patience: float) -> None:
     """Give the ranks that srun started what torchrun gives its own: RANK, MASTER_ADDR, …
 
     Rank 0 chooses a free port, another after each restart, and writes its address to the run
-    directory, which all nodes see. TimeoutError where it does not come.
+    directory, which all nodes see. PeerLost where it does not come in so many seconds.
     """
     world = int(os.environ.get("SLURM_NTASKS", "1"))
     if "RANK" in os.environ or world == 1:
@@ -88,7 +92,7 @@ def join(run_dir: Path) -> None:
             old.unlink(missing_ok=True)
         address = own_address(nodes)
         write_json(file, {"address": address, "port": free_port(address)})
-    told = _wait_for(file, rank)
+    told = _wait_for(file, rank, patience)
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(world),
@@ -137,16 +141,16 @@ def free_port(address: str) -> int:
     raise OSError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {address}")
 
 
-def _wait_for(file: Path, rank: int) -> dict[str, object]:
-    until = time.monotonic() + PATIENCE
+def _wait_for(file: Path, rank: int, patience: float) -> dict[str, object]:
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         told = read_document(file)
         if told is not None:
             return told
         time.sleep(0.1)
-    raise TimeoutError(
-        f"rank {rank} on {os.uname().nodename}: rank 0 wrote no {file} in {PATIENCE:g} s; is the "
-        "run directory on a disk that all nodes share?"
+    raise PeerLost(
+        f"rank {rank} on {os.uname().nodename}: rank 0 wrote no {file} in {patience:g} s "
+        "(patience_minutes); is the run directory on a disk that all nodes share?"
     )
 
 

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from whole_runs import ENVIRONMENT
 
 from daas_dist import cli
 from daas_dist import config as configuration
-from launch import rank
+from daas_dist.faults import PeerLost
+from daas_dist.lock import Lock, Occupied
+from launch import attempt, rank
 
 MEET = """
 import os, sys
@@ -21,7 +25,7 @@ from pathlib import Path
 from launch import rank
 from daas_dist.connect import connect
 import torch
-rank.join(Path(sys.argv[1]))
+rank.join(Path(sys.argv[1]), 60)
 mesh = connect("cpu")
 print(mesh.rank, mesh.world, mesh.local_rank, int(mesh.total(torch.tensor(mesh.rank + 1.0), "x")),
       os.environ["LOCAL_WORLD_SIZE"], os.environ["MASTER_PORT"])
@@ -58,10 +62,10 @@ def test_one_task_and_torchrun_s_ranks_need_none_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    rank.join(tmp_path)
+    rank.join(tmp_path, 0.3)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("RANK", "0")
-    rank.join(tmp_path)
+    rank.join(tmp_path, 0.3)
     assert not (tmp_path / "rendezvous").exists()
 
 
@@ -69,9 +73,8 @@ def test_where_rank_0_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, value in (("SLURM_NTASKS", "2"), ("SLURM_PROCID", "1"), ("SLURM_LOCALID", "0")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr(rank, "PATIENCE", 0.3)
-    with pytest.raises(TimeoutError, match="rank 1 on .*on a disk that all nodes share"):
-        rank.join(tmp_path)
+    with pytest.raises(PeerLost, match="rank 1 on .*on a disk that all nodes share"):
+        rank.join(tmp_path, 0.3)
 
 
 def test_a_run_that_shall_stop_before_it_begins_has_not_failed(tmp_path: Path) -> None:
@@ -84,6 +87,42 @@ def test_a_run_that_shall_stop_before_it_begins_has_not_failed(tmp_path: Path) -
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
     assert not (tmp_path / "FAILED").exists()
+
+
+def test_a_run_that_another_job_has_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the ranks and by what is around them, in whatever order they come."""
+    config = configuration.load(["stage=search_fashion", "preset=tiny", f"run_dir={tmp_path}"])
+    (tmp_path / rank.CONFIG).write_text(configuration.to_yaml(config))
+    (tmp_path / "events.jsonl").write_text('{"time": 1, "event": "started"}\n{"time": 2, "ev')
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with Lock(tmp_path):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        try:
+            assert rank.work(tmp_path) == cli.WRONG
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
+        assert attempt.main(["before", str(tmp_path)]) == attempt.REFUSED
+        assert attempt.main(["after", "2", str(tmp_path)]) == attempt.REFUSED
+        assert attempt.after(tmp_path, 2) == "refused"
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert capfd.readouterr().err.count(f"{tmp_path} is in use by process {os.getpid()}") == 4
+    assert attempt.main(["before", str(tmp_path)]) == 0
+
+
+def test_the_ranks_of_the_same_job_may_take_a_while_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with ExitStack() as ranks:
+        ranks.enter_context(Lock(tmp_path))
+        threading.Timer(1.0, ranks.close).start()
+        with attempt.alone(tmp_path):
+            pass
+    monkeypatch.setattr(attempt, "OWN_RANKS", 0.2)
+    with Lock(tmp_path), pytest.raises(Occupied), attempt.alone(tmp_path):
+        pass
 
 
 def test_the_address_and_the_interface_of_a_route() -> None:

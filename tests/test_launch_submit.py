@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from daas_dist import config
+from daas_dist.lock import Lock
 from daas_dist.report.record import read_rows
-from daas_dist.runlog import RunLog
+from daas_dist.runlog import RunLog, read_events
 from launch import attempt, submit
 from launch import jobs as looking
 
@@ -219,3 +222,28 @@ def test_the_time_of_an_earlier_run_is_the_estimate(
     assert "1 day on one 2080 Ti (paper Tables 2 and 3)" in capsys.readouterr().out
     assert submit.main(["--dry-run", "stage=search_cifar10", "preset=ours", "run_dir=mine"]) == 0
     assert "not known" in capsys.readouterr().out
+
+
+def test_of_submissions_at_one_moment_one_is_taken(slurm: FakeSlurm, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(submit.__file__)), *SEARCH, f"run_dir={tmp_path / 'run'}"]
+    started = [
+        subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    said = [process.communicate()[1] for process in started]
+    assert sorted(process.returncode for process in started) == [0, 2, 2], said
+    assert len(slurm.read()["jobs"]) == 1
+    refused = [each for each in said if each]
+    assert all("is in the queue already" in each or "is in use by" in each for each in refused)
+    assert [row["event"] for row in read_events(tmp_path / "run")] == ["submitted"]
+
+
+def test_a_run_that_is_at_work_is_not_submitted(
+    slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand, which no job.json tells."""
+    (tmp_path / "run").mkdir()
+    with Lock(tmp_path / "run"):
+        assert submit.main([*SEARCH, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert f"{tmp_path / 'run'} is in use by process" in capsys.readouterr().err
+    assert not slurm.read()["jobs"]
