@@ -124,7 +124,11 @@ def run(settings: config.Config) -> None:
         from daas_dist.run import run_search
         from daas_dist.train import run_training
 
-    run_dir = run_search(settings) if settings.kind == "search" else run_training(settings)
+    def page(run_dir: Path) -> Path:
+        return report.write([run_dir])
+
+    task = run_search if settings.kind == "search" else run_training
+    run_dir = task(settings, page)
     if not _leads():
         return
     if not (run_dir / "DONE").exists():
@@ -134,7 +138,7 @@ def run(settings: config.Config) -> None:
         _tell_found(json.loads((run_dir / "result.json").read_text()))
     else:
         _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
-    print(report.write([run_dir]))
+    print(run_dir / report.FILE)
 
 
 def _leads() -> bool:

@@ -6,13 +6,14 @@ What is wrong with it, and who does not come, each rank says in one line within 
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Thread
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from daas_dist.faults import NotConnected, PeerLost, waiting
@@ -125,9 +126,38 @@ def _meet(rank: int, arrival: timedelta) -> Store:
     if isinstance(found, Exception):
         said = str(found).partition("\n")[0][:200]
         raise PeerLost(f"{late} ({said})") from found
-    if found is None:
+    store = found and _generation(found, rank, until)
+    if store is None:
         raise PeerLost(late)
-    return found
+    return store
+
+
+def _generation(store: Store, rank: int, until: float) -> Store | None:
+    """The part of a store that these ranks have to themselves; None where not all come in time.
+
+    An agent of torchrun keeps its store from one start of the ranks to the next, and what the
+    ranks before have written. So rank 0 thinks of a name, and tells it to each rank by a name that
+    this one has thought of.
+    """
+    own = uuid.uuid4().hex
+    others = set(range(1, int(os.environ["WORLD_SIZE"]))) if rank == 0 else {rank}
+    store.set(f"daas/want/{rank}", own)
+    while others:
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.02)
+        if rank:
+            if store.check([f"daas/told/{own}"]):
+                own = store.get(f"daas/told/{own}").decode()
+                store.set(f"daas/heard/{own}/{rank}", "")
+                break
+            continue
+        for other in list(others):
+            if store.check([f"daas/heard/{own}/{other}"]):
+                others.remove(other)
+            elif store.check([f"daas/want/{other}"]):
+                store.set(f"daas/told/{store.get(f'daas/want/{other}').decode()}", own)
+    return PrefixStore(f"daas/{own}", store)
 
 
 def _bounded(task: Callable[[], Store], limit: timedelta) -> Store | Exception | None:

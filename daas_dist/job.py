@@ -61,8 +61,11 @@ class Job:
         write_json(path, provenance(sys.argv, self.device.type, data_sha256))
 
 
+Report = Callable[[Path], object]
+
+
 @contextmanager
-def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
+def at_work(config: Config, exchanges: bool = True, report: Report | None = None) -> Generator[Job]:
     """The job of this process. The run directory is this job's alone while it lasts.
 
     exchanges: whether the ranks compute one result together, and so wait for each other at every
@@ -107,6 +110,12 @@ def at_work(config: Config, exchanges: bool = True) -> Generator[Job]:
         place = torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}")
         try:
             yield Job(config, mesh, stop, run_dir, place, log, lock)
+            if report is not None and mesh.leads and (run_dir / "DONE").exists():
+                report(run_dir)
+            # All at once: launchers end those that stay behind the first.
+            mesh.barrier()
+            if exchanges and not (run_dir / "DONE").exists():
+                stop.linger()
         except (FloatingPointError, MemoryError) as error:
             if log is not None and lock is not None and not lock.lost:
                 log.finish("FAILED", str(error))

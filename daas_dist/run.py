@@ -20,7 +20,7 @@ from daas_dist.dataset import (
     tell_warnings,
 )
 from daas_dist.faults import Watchdog
-from daas_dist.job import Job, at_work, load_together
+from daas_dist.job import Job, Report, at_work, load_together
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
@@ -49,9 +49,12 @@ def build_network(config: Config, classes: int) -> nn.Module:
         )
 
 
-def run_search(config: Config) -> Path:
-    """Search, to the end or until stopped; the run directory. Resumes what is already there."""
-    with at_work(config) as job:
+def run_search(config: Config, report: Report | None = None) -> Path:
+    """Search, to the end or until stopped; the run directory. Resumes what is already there.
+
+    report: what rank 0 does with a finished run directory while the others wait.
+    """
+    with at_work(config, report=report) as job:
         data = load_data_in_turn(config, job.mesh)
         train, val = split_search(data.train, 1 - config.data.val_share, config.seed)
         fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None

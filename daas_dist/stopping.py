@@ -41,6 +41,9 @@ IMPATIENCE = 3.0
 a terminal and torchrun both deliver the first."""
 
 
+LINGER = 10.0
+"""Seconds between the first and the last of a job's processes to be told."""
+
 GUARD = 60.0
 """Seconds before the end of an allocation of the cluster at which a run stops by itself, or
 GUARD_SHARE of what is left of it where that is less."""
@@ -124,6 +127,14 @@ class Stop:
             if self._file.exists():
                 self._reason = REASONS.index(f"the file {FILE}")
         return self._reason
+
+    def linger(self) -> None:
+        """Wait a little to be told to stop, where only another rank was: an agent of torchrun
+        whose ranks leave before it has told them takes them for finished, and leaves too."""
+        self._looked = -float("inf")
+        until = self._clock() + LINGER
+        while "TORCHELASTIC_RUN_ID" in os.environ and self._clock() < until and not self.asked():
+            time.sleep(0.05)
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:

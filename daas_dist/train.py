@@ -16,7 +16,7 @@ from daas_dist.config import Config, ConfigError
 from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
 from daas_dist.engine.cut import Cut, cut
 from daas_dist.faults import Watchdog
-from daas_dist.job import PROVENANCE, Job, at_work, load_together
+from daas_dist.job import PROVENANCE, Job, Report, at_work, load_together
 from daas_dist.mesh import Mesh
 from daas_dist.result import read
 from daas_dist.rng import Part
@@ -34,8 +34,10 @@ KEPT_CHECKPOINTS = 2
 """Of each row."""
 
 
-def run_training(config: Config) -> Path:
+def run_training(config: Config, report: Report | None = None) -> Path:
     """Train every row of train.compare with every seed, or until stopped; the run directory.
+
+    report: what rank 0 does with a finished run directory while the others wait.
 
     What is complete is not trained again; what is not goes on after the step at which it stopped,
     or after its last complete epoch if it was killed.
@@ -43,7 +45,7 @@ def run_training(config: Config) -> Path:
     # A wrong file fails here, before anything is written.
     searched = _found(config)
     together = config.engine.name != "alone"
-    with at_work(config, exchanges=together) as job:
+    with at_work(config, exchanges=together, report=report) as job:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))
         team = job.mesh if together else Mesh()

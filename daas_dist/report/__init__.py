@@ -19,6 +19,8 @@ from pathlib import Path
 
 from daas_dist.report.record import Run
 
+FILE = "report.html"
+
 
 def write(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one or several runs; by default to report.html in the first of them.
@@ -32,7 +34,7 @@ def write(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     if not run_dirs:
         raise ValueError("report: expected at least one run directory, got none")
     runs = [Run.read(Path(directory)) for directory in run_dirs]
-    target = Path(run_dirs[0]) / "report.html" if out is None else Path(out)
+    target = Path(run_dirs[0]) / FILE if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     partial.write_text(page(runs), encoding="utf-8")
