@@ -238,9 +238,7 @@ class Search:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
         count = self.config.search.weight_architectures if self.searches_architecture else 1
         sampled_I = self.sample_architectures("weights-arch", count)
-        draws = None
-        if self.config.search.target != "architecture" or self.data.fixed_policy is not None:
-            draws = self._draws("weights-policy", 0, self._draw_count)
+        draws = self._draws("weights-policy", 0, self._draw_count) if self._augments else None
         batch = Batch(self.train_input(train.images, draws, "weights", 0), train.labels)
 
         def term(i: int) -> Contribution:
@@ -254,6 +252,15 @@ class Search:
         self.state.passes += count
         gradients = ["theta_grad"] if self._exact else []
         return self._deal(sampled_I, term, gradients), sampled_I
+
+    @property
+    def _augments(self) -> bool:
+        """Tell whether Eq. (14)'s batch is augmented by a policy, beyond crop, flip and cutout."""
+        settings = self.config.search
+        if settings.target == "architecture":
+            return self.data.fixed_policy is not None
+        # γ has not moved in the warm-up: every operation is as likely as any other.
+        return not self.warming_up or settings.warmup_policy == "uniform"
 
     def _deal(
         self,
