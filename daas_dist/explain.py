@@ -28,6 +28,7 @@ from daas_dist.config import (
     shown,
     unknown,
 )
+from daas_dist.schema.reads import unread
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")
 YOURS = "your override"
@@ -41,6 +42,8 @@ class Row:
     value: str
     source: str
     file: str
+    unread: tuple[str, ...] = ()
+    """Settings under which it is not read; none where it is."""
 
 
 def explain(arguments: Sequence[str]) -> list[Row]:
@@ -56,7 +59,9 @@ def explain(arguments: Sequence[str]) -> list[Row]:
     for key in set(settings(overrides)) - set(GROUPS):
         sources[key] = (f"in place of {sources[key][0]}", YOURS)
     leaves = flat(values)
-    rows = [Row(key, shown(leaves[key]), *sources[key]) for key in keys()]
+    rows = [
+        Row(key, shown(leaves[key]), *sources[key], tuple(unread(key, leaves))) for key in keys()
+    ]
     asked = [argument for argument in arguments if "=" not in argument]
     for key in asked:
         if not any(_is_within(row.key, key) for row in rows):
@@ -102,7 +107,8 @@ def table(rows: Sequence[Row]) -> Table:
     drawn.add_column("source (file)", overflow="fold")
     for row in rows:
         style = "bold yellow" if row.file == YOURS else ""
-        source = Text.assemble((row.source, style), (f" ({row.file})", style or "dim"))
+        mark = f"not read, as {' and '.join(row.unread)}: " if row.unread else ""
+        source = Text.assemble(mark, (row.source, style), (f" ({row.file})", style or "dim"))
         drawn.add_row(Text(f"{row.key}={row.value}", style), source)
     return drawn
 

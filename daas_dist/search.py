@@ -393,10 +393,15 @@ class Search:
                 draws = policy.repeat(draws, len(images_u8))
             else:
                 draws = Draws(*map(part.take, draws))
-            ranges = self.config.policy.ranges
-            images_u8 = policy.apply(images_u8, draws, generator, ranges, part)
+            images_u8 = policy.apply(images_u8, draws, generator, self._ranges, part)
         images, size = self.to_network(images_u8), self.config.data.cutout
         return augment.cutout_square(images, size, generator, part) if size else images
+
+    @property
+    def _ranges(self) -> str:
+        """Name the ranges of the magnitudes: a fixed policy has its own."""
+        fixed = self.data.fixed_policy
+        return self.config.policy.ranges if fixed is None else fixed.ranges
 
     def _to_device(self, read: Read) -> Batch:
         images, labels = (part.to(self.device, non_blocking=True) for part in read)

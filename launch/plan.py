@@ -76,9 +76,11 @@ def chain(
     for text in then:
         words = shlex.split(text)
         # What it takes from the search is not there yet, and any path passes at the door.
-        kind = _kind(words)
-        if kind == "train" and not any(word.startswith("train.result=") for word in words):
-            words.append(f"train.result={{{first}}}")
+        values = configuration.composed([PLACE.sub("x", word) for word in words])
+        kind, result = str(values["kind"]), f"train.result={{{first}}}"
+        given = any(word.startswith("train.result=") for word in words)
+        if kind == "train" and not given and not configuration.without_effect(result, values):
+            words.append(result)
         taken = [stage.name for stage in stages]
         number = sum(name.startswith(kind) for name in taken)
         stages.append(Stage(f"{kind}{number + 1}" if number else kind, tuple(words)))
@@ -152,14 +154,11 @@ def _runs(stages: Sequence[Stage], seeds: Sequence[int], root: Path) -> tuple[Ru
     return tuple(runs)
 
 
-def _kind(words: Sequence[str]) -> str:
-    return str(configuration.composed([PLACE.sub("x", word) for word in words])["kind"])
-
-
 def _read_by(own: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """Those of the extra overrides that a run reads."""
-    kind = _kind(own)
-    return [word for word in extra if configuration.reads(kind, word.partition("=")[0])]
+    """Return those of the extra overrides that a run with all of them reads."""
+    words = [PLACE.sub("x", word) for word in (own[0], *extra, *own[1:])]
+    values = configuration.unchecked(words)
+    return [word for word in extra if not configuration.without_effect(word, values)]
 
 
 def _without_root(overrides: Sequence[str], config: Config) -> tuple[list[str], Path]:
