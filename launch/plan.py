@@ -76,11 +76,9 @@ def chain(
     for text in then:
         words = shlex.split(text)
         # What it takes from the search is not there yet, and any path passes at the door.
-        values = configuration.composed([PLACE.sub("x", word) for word in words])
-        kind, result = str(values["kind"]), f"train.result={{{first}}}"
-        given = any(word.startswith("train.result=") for word in words)
-        if kind == "train" and not given and not configuration.without_effect(result, values):
-            words.append(result)
+        kind = _kind(words)
+        if kind == "train" and not any(word.startswith("train.result=") for word in words):
+            words.append(f"train.result={{{first}}}")
         taken = [stage.name for stage in stages]
         number = sum(name.startswith(kind) for name in taken)
         stages.append(Stage(f"{kind}{number + 1}" if number else kind, tuple(words)))
@@ -152,6 +150,10 @@ def _runs(stages: Sequence[Stage], seeds: Sequence[int], root: Path) -> tuple[Ru
             config = configuration.load(words)
             runs.append(Run(name, stage.name, run_dir, config, tuple(sorted(after))))
     return tuple(runs)
+
+
+def _kind(words: Sequence[str]) -> str:
+    return str(configuration.composed([PLACE.sub("x", word) for word in words])["kind"])
 
 
 def _read_by(own: Sequence[str], extra: Sequence[str]) -> list[str]:

@@ -187,7 +187,10 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("search.xi=nan", "search.xi=nan is not possible: expected a number above 0"),
         ("search.xi=inf", "search.xi=inf is not possible: expected a number above 0"),
         ("search.architecture.betas=[0.9]", "expected two numbers in [0, 1)"),
-        ("search.policy_optimizer.betas=[0.9,1]", "search.policy_optimizer.betas=[0.9, 1.0]"),
+        (
+            "search.policy_optimizer.name=adam search.policy_optimizer.betas=[0.9,1]",
+            "search.policy_optimizer.betas=[0.9, 1.0]",
+        ),
         ("search.weights.clip=0", "search.weights.clip=0.0 is not possible: expected a number"),
         ("search.evidence.decay=1.5", "expected above 0 and at most 1"),
         ("search.evidence.control=x", "expected one of plain, others"),

@@ -85,7 +85,7 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     ((), ("search.most_skips",), "search.non_finite=raise does not"),
     ((), ("mesh.norm",), "mesh.data=1 does not"),
     (("stage=train_fashion", "train.compare=[random/default]"),
-     ("train.result", "train.policy_result", "train.policy_per"), "train.compare=[random/default] "),
+     ("train.policy_result", "train.policy_per"), "train.compare=[random/default] does not"),
     ((*TRAIN, "train.compare=[found/trivial_augment]"), ("train.policy_result", "train.policy_per"),
      "train.compare=[found/trivial_augment] does not"),
     ((*TRAIN, "train.compare=[small/found, wide_resnet_40_2/none]"),
@@ -114,7 +114,7 @@ READ: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("data=folder",), ("data.max_bad_files", "data.channels")),
     ((*TRAIN, "train.compare=[small/found, random/none]"), ("train.policy_per", "train.drop_path", "data.flip")),
     ((*TRAIN, "train.schedule=steps", "train.milestones=[2]", "train.warmup_epochs=1"), ("train.schedule_by",)),
-    (("stage=train_fashion", "train.compare=[random/none]"), ("model.stem", "train.cells")),
+    (("stage=train_fashion", "train.compare=[random/none]"), ("model.stem", "train.cells", "train.result")),
 ]
 
 
