@@ -102,10 +102,11 @@ def _is_within(key: str, part: str) -> bool:
 
 
 def table(rows: Sequence[Row]) -> Table:
+    """Draw the rows, those that the configuration reads before the others."""
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("value", overflow="fold", max_width=48)
     drawn.add_column("source (file)", overflow="fold")
-    for row in rows:
+    for row in sorted(rows, key=lambda row: bool(row.unread)):
         style = "bold yellow" if row.file == YOURS else ""
         mark = f"not read, as {' and '.join(row.unread)}: " if row.unread else ""
         source = Text.assemble(mark, (row.source, style), (f" ({row.file})", style or "dim"))
