@@ -107,8 +107,8 @@ ESTIMATORS = {
     "natural": [],
 }
 """What differs from the stage. A step of the first two has 6 passes, of the others 7.2, so they
-take 7 joint epochs, not 6. The first four take Adam at 0.015, chosen in a probe: for paper it is the
-worst of the three rates that truth_per_pass.py has tried since (0.005, 0.015, 0.05)."""
+take 7 joint epochs, not 6. The first four take Adam at 0.015, chosen in a probe: for paper it is
+the worst of the three rates that truth_per_pass.py has tried since (0.005, 0.015, 0.05)."""
 ADAM = ["search.policy_optimizer.name=adam", "search.policy_optimizer.learning_rate=0.015"]
 TRAINING_EPOCHS = 8
 

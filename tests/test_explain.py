@@ -77,7 +77,7 @@ def test_an_override_is_marked_as_yours_and_remembers_what_it_replaced() -> None
     assert row("search.xi=0.1", "search.xi") == Row(
         "search.xi",
         "0.1",
-        'in place of paper Eq. 10 ("the learning rate": null is θ\'s, as in Eq. 6, by its schedule)',
+        'in place of paper Eq. 10 ("the learning rate": null is that of θ, by its schedule)',
         YOURS,
     )
     assert row("preset=tiny", "search.xi=0.1", "data.limit").file == "preset/tiny.yaml"

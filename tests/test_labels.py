@@ -159,7 +159,11 @@ def test_every_value_of_every_stage_and_preset_has_a_source(stage: str) -> None:
         ("stage=train_fashion", "train.policy_per", "ours: "),
         ("stage=train_imagenet recipe=resnet_50", "train.policy_per", "peer DADA"),
         ("stage=train_cifar10", "train.policy_result", "ours: "),
-        ("stage=search_cifar10 search.target=policy model=small", "model.channels", "ours: not read"),
+        (
+            "stage=search_cifar10 search.target=policy model=small",
+            "model.channels",
+            "ours: not read",
+        ),
     ],
 )
 def test_what_an_audit_found_wrong_stays_mended(words: str, key: str, label: str) -> None:

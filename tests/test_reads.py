@@ -36,7 +36,7 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
         (),
         (
             "train.epochs", "train.policy_per", "recipe", "engine", "engine.precision",
-            "data.color_jitter", "data.lighting", "data.test_limit",
+            "data.color_jitter", "data.lighting",
         ),
         "stage=search_fashion is a search",
     ),
@@ -48,7 +48,8 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
         ),
         "stage=train_fashion is a train",
     ),
-    (("data=cifar10",), ("data.max_bad_files", "data.cache_gb"), "data=cifar10 does not|data.cache=null does not"),
+    (("data=cifar10",), ("data.max_bad_files", "data.cache_gb"),
+     "data=cifar10 does not|data.cache=null does not"),
     (("stage=search_imagenet", "data.root=/s"), ("data.cache_gb",), "data.cache=null does not"),
     (("model=pyramidnet_272", "data=cifar100", "search.target=policy"),
      ("model.channels", "model.cells", "model.stem"), "model=pyramidnet_272 does not"),
@@ -103,19 +104,24 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
 """(what is chosen, keys that are then not read, why)."""
 
 READ: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-    ((), ("search.warmup_policy", "search.weight_architectures", "search.reuse_gradients", "data.cutout")),
+    ((), ("search.warmup_policy", "search.weight_architectures", "search.reuse_gradients")),
+    ((), ("data.cutout", "search.max_flops")),
     ((*FIXED, "search.reuse_gradients=true"), ("search.weight_gradient", "search.warmup_policy")),
-    (ALONE, ("search.weight_architectures", "search.tau.end", "search.weight_gradient", "policy.fixed")),
+    (ALONE, ("search.weight_architectures", "search.tau.end", "search.weight_gradient")),
+    (ALONE, ("policy.fixed", "search.warmup_epochs")),
     (("search.joint_epochs=0",), ("search.estimator", "policy.slots", "search.warmup_policy")),
     (("search.estimator=paper",), ("search.evidence.decay", "search.policies_per_architecture")),
     (("search.policy_optimizer.name=adam",), ("search.policy_optimizer.betas",)),
     (("mesh.data=null",), ("mesh.norm",)),
-    (("data=stream",), ("data.test_limit",)),
     (("data=folder",), ("data.max_bad_files", "data.channels")),
-    ((*TRAIN, "train.compare=[small/found, random/none]"), ("train.policy_per", "train.drop_path", "data.flip")),
-    ((*TRAIN, "train.schedule=steps", "train.milestones=[2]", "train.warmup_epochs=1"), ("train.schedule_by",)),
-    (("stage=train_fashion", "train.compare=[random/none]"), ("model.stem", "train.cells", "train.result")),
-]
+    (("stage=search_imagenet", "data.root=/s"), ("data.test_resize", "model.stem")),
+    ((*TRAIN, "train.compare=[small/found, random/none]"),
+     ("train.policy_per", "train.drop_path", "data.flip")),
+    ((*TRAIN, "train.schedule=steps", "train.milestones=[2]", "train.warmup_epochs=1"),
+     ("train.schedule_by",)),
+    (("stage=train_fashion", "train.compare=[random/none]"),
+     ("model.stem", "train.cells", "train.result")),
+]  # fmt: skip
 
 
 @cache
@@ -270,8 +276,8 @@ TRAINED: dict[str, Any] = {
     "train.schedule_by": "step", "train.momentum": 0.5, "train.nesterov": True,
     "train.weight_decay": 0.1, "train.decay_norms": False, "train.clip": 0.001,
     "train.label_smoothing": 0.3, "train.ema_decay": 0.5, "train.micro_batch": 4,
-    "data.flip": False, "data.crop_padding": 3, "data.cutout": 5, "data.color_jitter": [0.9, 0.0, 0.0, 0.0],
-    "model.stem": "imagenet",
+    "data.flip": False, "data.crop_padding": 3, "data.cutout": 5,
+    "data.color_jitter": [0.9, 0.0, 0.0, 0.0], "model.stem": "imagenet",
 }  # fmt: skip
 NOT_TRIED = {
     "small": ("train.decay_norms", "train.epochs"),

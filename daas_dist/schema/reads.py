@@ -50,7 +50,10 @@ def unread(key: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def no_effect(key: str, values: Mapping[str, Any]) -> str:
-    """Say in one sentence why a key has no effect, or nothing if it has one. Arguments as unread's."""
+    """Say in one sentence why a key has no effect, or nothing if it has one.
+
+    Arguments as unread's.
+    """
     causes, name = unread(key, values), key.rstrip("=")
     if not causes:
         return ""
@@ -101,8 +104,6 @@ TABLE = tuple(
     for keys, where in (
         # Kinds of stages.
         ("train recipe= engine engine= data.color_jitter data.lighting", _SEARCH),
-        # A stream says how many samples all its parts have, read or not.
-        ("data.test_limit", {**_SEARCH, "data.name": lambda name: name != "stream"}),
         ("search policy mesh data.val_share model=", _TRAINING),
         ("model.channels model.cells model.genotype model.network", _TRAINING),
         # Images.
@@ -111,8 +112,8 @@ TABLE = tuple(
         # Networks.
         ("model.channels model.cells model.stem", {"model.name": _is(*FIXED)}),
         # What is searched.
-        ("search.weight_architectures search.architecture_gradient_at search.tau", _NO_ARCHITECTURE),
-        ("search.architecture search.derived", _NO_ARCHITECTURE),
+        ("search.weight_architectures search.architecture_gradient_at", _NO_ARCHITECTURE),
+        ("search.tau search.architecture search.derived", _NO_ARCHITECTURE),
         ("search.weight_gradient", {**_NO_ARCHITECTURE, "search.reuse_gradients": _is(False)}),
         ("search.policies_per_architecture search.policies_per_image search.xi", _NO_POLICY),
         ("search.architecture_gradient_at search.reuse_gradients search.estimator", _NO_POLICY),
