@@ -60,7 +60,8 @@ def explain(arguments: Sequence[str]) -> list[Row]:
         sources[key] = (f"in place of {sources[key][0]}", YOURS)
     leaves = flat(values)
     rows = [
-        Row(key, shown(leaves[key]), *sources[key], tuple(unread(key, leaves))) for key in keys()
+        Row(key, shown(leaves[key]), *sources[key], unread=tuple(unread(key, leaves)))
+        for key in keys()
     ]
     asked = [argument for argument in arguments if "=" not in argument]
     for key in asked:
