@@ -28,12 +28,14 @@ from daas_dist.engine.cut import cut
 from daas_dist.mesh import Mesh
 from daas_dist.rng import Part
 from daas_dist.rows import Row
+from daas_dist.schema import ARCHITECTURES
 from daas_dist.training import Training
 
 STAGE = (
-    "stage=train_fashion", "train.channels=8", "train.cells=4", "train.drop_path=0.2",
-    "train.epochs=1000", "data.limit=2048", "data.test_limit=100",
+    "stage=train_fashion", "train.epochs=1000", "data.limit=2048", "data.test_limit=100",
 )  # fmt: skip
+CELLS = ("train.channels=8", "train.cells=4", "train.drop_path=0.2")
+"""Of a network of cells; the fixed ones have sizes of their own."""
 RANDOM = "train.compare=[random/default]"
 ENGINES = ("ddp", "deepspeed")
 NUDGED = "ddp, nudged"
@@ -109,7 +111,8 @@ def main() -> None:
         ranks = f"{mesh.world} ranks"
         print(f"{ranks:<16} apart (first 10)  nudged (first 10)  DDP/s  DeepSpeed/s  ratio  loss")
     for name in arguments.networks:
-        given = [*arguments.overrides, f"train.compare=[{name}/default]"]
+        sizes = CELLS if name in ARCHITECTURES else ()
+        given = [*sizes, *arguments.overrides, f"train.compare=[{name}/default]"]
         report(name, arguments.steps, mesh, data, given)
     mesh.close()
 

@@ -39,6 +39,7 @@ from daas_dist.mesh import Mesh
 from daas_dist.policy import Policy
 from daas_dist.rng import stream
 from daas_dist.run import build_network
+from daas_dist.runlog import checkout
 from daas_dist.schedules import cosine
 from daas_dist.search import Search, SearchData
 
@@ -106,7 +107,8 @@ ESTIMATORS = {
     "natural": [],
 }
 """What differs from the stage. A step of the first two has 6 passes, of the others 7.2, so they
-take 7 joint epochs, not 6. The first four take Adam at 0.015, best for them in a probe."""
+take 7 joint epochs, not 6. The first four take Adam at 0.015, chosen in a probe: for paper it is
+the worst of the three rates that truth_per_pass.py has tried since (0.005, 0.015, 0.05)."""
 ADAM = ["search.policy_optimizer.name=adam", "search.policy_optimizer.learning_rate=0.015"]
 TRAINING_EPOCHS = 8
 
@@ -176,7 +178,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         Mesh(),
         torch.device("cpu"),
     )
-    began, half = time.monotonic(), None
+    began, used, half = time.monotonic(), time.process_time(), None
     while search.state.step < search.steps and search.state.passes < (job["passes"] or 1e18):
         search.step()
         weight = dict(policy_of(search).ranking())
@@ -192,6 +194,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "half": half,
         "passes_made": round(search.state.passes),
         "seconds": time.monotonic() - began,
+        "cpu_seconds": time.process_time() - used,
+        "commit": checkout(Path(configuration.__file__).parent)["commit"],
         "ranking": found.ranking()[:4],
     }
     if job["train"]:
@@ -273,11 +277,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """For every kind and estimator: a line an operation."""
-    for kind, estimator in dict.fromkeys((r["kind"], r["estimator"]) for r in rows):
-        mine = [r for r in rows if (r["kind"], r["estimator"]) == (kind, estimator)]
+    """Print a line an operation for every kind, estimator and list of overrides."""
+    for group in dict.fromkeys(map(_group, rows)):
+        mine = [r for r in rows if _group(r) == group]
         passes = statistics.mean(r["passes_made"] for r in mine)
-        print(f"\n{kind}, {estimator}: {passes:.0f} passes a search")
+        print(f"\n{', '.join(group)}: {passes:.0f} passes a search")
         print("operation     first   weight  passes to 1/2   test accuracy found / none")
         for operation in STRENGTHS:
             done = [r for r in mine if r["operation"] == operation]
@@ -288,6 +292,11 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             if done:
                 tops = ", ".join(f"{r['first']} {r['top_weight']:.3f}" for r in done)
                 print(f"{label:<13} top: {tops}   {_accuracies(done)}")
+
+
+def _group(row: dict[str, Any]) -> tuple[str, ...]:
+    """Name what is put side by side: kind, estimator, overrides."""
+    return row["kind"], row["estimator"], *row["override"]
 
 
 def _line(operation: str, done: list[dict[str, Any]]) -> str:

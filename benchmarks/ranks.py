@@ -52,7 +52,7 @@ def main() -> None:
     if alone.world % 2 == 0:
         pairs = share_batches(alone, 2)
         variants["mesh.data=2"] = build([], pairs), nullcontext
-        local = build(["mesh.norm=local"], pairs)
+        local = build(["mesh.data=2", "mesh.norm=local"], pairs)
         variants["mesh.data=2, local norms"] = local, nullcontext
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     idle: dict[str, list[float]] = {name: [] for name in variants}

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,25 +25,15 @@ from yaml import YAMLError
 
 from daas_dist.rules import ConfigError, one_of, refuse, shown
 from daas_dist.schema import Config
+from daas_dist.schema.reads import no_effect
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
 GROUPS = ("stage", "data", "model", "recipe", "engine", "preset")
 BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model", "engine.name": "engine"}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
-UNREAD = {
-    "search": ("train", "recipe", "engine", "data.color_jitter", "data.lighting"),
-    "train": (
-        "search",
-        "policy",
-        "model.channels",
-        "model.cells",
-        "model.genotype",
-        "model.network",
-        "mesh",
-    ),
-}
-"""What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
+OWN = {"search": ("search.", "policy."), "train": ("train.",)}
+"""Of each kind of stage the keys that it alone reads; a preset that has none of them is not its."""
 
 
 def load(overrides: Sequence[str]) -> Config:
@@ -99,26 +90,52 @@ def difference(a: Config, b: Config) -> dict[str, str]:
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The values by Hydra, the overrides checked, types and values not yet."""
+    """Compose the values, types and values not yet checked; every override is one that is read.
+
+    Raises ConfigError for a key or a preset that has no effect.
+    """
+    values = unchecked(overrides)
+    for text in overrides:
+        why = without_effect(text, values)
+        if why:
+            raise ConfigError(why)
+    chosen = {key: value.strip("'\"") for key, _, value in (o.partition("=") for o in overrides)}
+    if chosen.get("preset") == "paper" and chosen.get("recipe", "none") != "none":
+        wanted = f"none or tiny, as recipe={chosen['recipe']} says how its network is trained"
+        refuse("preset", "paper", wanted)
+    return values
+
+
+def without_effect(override: str, values: Mapping[str, Any]) -> str:
+    """Say why an override changes nothing of what the values stand for; nothing if it is read."""
+    key, _, value = override.partition("=")
+    if key != "preset":
+        return no_effect(f"{key}=" if key in GROUPS else key, flat(values))
+    mine, kind = sets(key, value.strip("'\"")), values["kind"]
+    kinds = {name for name, own in OWN.items() if any(each.startswith(own) for each in mine)}
+    if not kinds or kind in kinds:
+        return ""
+    return f"{override} has no effect: stage={values['stage']} is a {kind}, which does not read it"
+
+
+def sets(group: str, name: str) -> set[str]:
+    """Return the keys that a file of a group sets, or the files of that group which it extends."""
+    values = yaml.safe_load((directory() / group / f"{name}.yaml").read_text("utf-8")) or {}
+    parents = [each for each in values.pop("defaults", []) if each != "_self_"]
+    return set(flat(values)).union(*(sets(group, each) for each in parents))
+
+
+def unchecked(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the values by Hydra; keys that nothing reads may be among the overrides."""
     arguments = list(overrides)
-    overridden = settings(arguments)
+    settings(arguments)
     try:
         with initialize_config_dir(str(directory()), version_base="1.3"):
             values = OmegaConf.to_container(compose("config", overrides=arguments), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         given = " ".join(arguments)
         raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
-    values = cast(dict[str, Any], values)
-    for key in overridden:
-        if not reads(values["kind"], key):
-            reader = f"stage={values['stage']} is a {values['kind']}, which does not read it"
-            raise ConfigError(f"{key} has no effect: {reader}")
-    return values
-
-
-def reads(kind: str, key: str) -> bool:
-    """Whether a kind of stage reads a key."""
-    return not any(key == part or key.startswith(f"{part}.") for part in UNREAD[kind])
+    return cast(dict[str, Any], values)
 
 
 def files(overrides: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from daas_dist.config import (
     shown,
     unknown,
 )
+from daas_dist.schema.reads import unread
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")
 YOURS = "your override"
@@ -41,6 +42,8 @@ class Row:
     value: str
     source: str
     file: str
+    unread: tuple[str, ...] = ()
+    """Settings under which it is not read; none where it is."""
 
 
 def explain(arguments: Sequence[str]) -> list[Row]:
@@ -56,7 +59,10 @@ def explain(arguments: Sequence[str]) -> list[Row]:
     for key in set(settings(overrides)) - set(GROUPS):
         sources[key] = (f"in place of {sources[key][0]}", YOURS)
     leaves = flat(values)
-    rows = [Row(key, shown(leaves[key]), *sources[key]) for key in keys()]
+    rows = [
+        Row(key, shown(leaves[key]), *sources[key], unread=tuple(unread(key, leaves)))
+        for key in keys()
+    ]
     asked = [argument for argument in arguments if "=" not in argument]
     for key in asked:
         if not any(_is_within(row.key, key) for row in rows):
@@ -97,12 +103,14 @@ def _is_within(key: str, part: str) -> bool:
 
 
 def table(rows: Sequence[Row]) -> Table:
+    """Draw the rows, those that the configuration reads before the others."""
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("value", overflow="fold", max_width=48)
     drawn.add_column("source (file)", overflow="fold")
-    for row in rows:
+    for row in sorted(rows, key=lambda row: bool(row.unread)):
         style = "bold yellow" if row.file == YOURS else ""
-        source = Text.assemble((row.source, style), (f" ({row.file})", style or "dim"))
+        mark = f"not read, as {' and '.join(row.unread)}: " if row.unread else ""
+        source = Text.assemble(mark, (row.source, style), (f" ({row.file})", style or "dim"))
         drawn.add_row(Text(f"{row.key}={row.value}", style), source)
     return drawn
 

@@ -11,6 +11,7 @@ or on the device: the pixels are the same bits but for the hue, which is rounded
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -23,7 +24,13 @@ from daas_dist.rng import WHOLE, Part, stream
 
 ImagePolicy = Callable[[Tensor, Generator, Part], Tensor]
 """(uint8 images [N, C, H, W], CPU generator, which part of a batch they are) -> uint8 [N, C, H, W].
-Every image has draws of its own."""
+The draws are the whole batch's: a part of it gets its part of them."""
+
+PER: dict[str, Callable[[Policy, Tensor, Generator, Part], Tensor]] = {
+    "iteration": Policy.apply_one,
+    "image": Policy.apply,
+}
+"""What shares one draw of the found policy: the images of a step, as in the paper, or none."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +76,18 @@ class Inputs:
 
 
 def named_policy(
-    name: str, found: Policy | None, auto_augment: v2.AutoAugmentPolicy
+    name: str, found: Policy | None, auto_augment: v2.AutoAugmentPolicy, *, per: str
 ) -> ImagePolicy:
     """What a name of train.compare adds to crop, flip and cutout: nothing for "default" and "none".
 
-    auto_augment: which of AutoAugment's policies. ValueError for "found" without one, and for a
-    name that is none.
+    auto_augment: which of AutoAugment's policies. per: a key of PER, for the found policy;
+    torchvision's draw for every image, as published. ValueError for "found" without one, and for
+    a name that is none.
     """
     if name == "found":
         if found is None:
             raise ValueError('no policy was found: "found" needs train.result')
-        return found.apply
+        return partial(PER[per], found)
     if name in ("default", "none"):
         return unchanged
     made: dict[str, Callable[[], v2.Transform]] = {

@@ -254,6 +254,17 @@ class Policy:
         draws = Draws(*(part.take(each) for each in drawn))
         return apply(images_u8, draws, generator, self.ranges, part)
 
+    def apply_one(
+        self, images_u8: Tensor, generator: torch.Generator, part: Part = WHOLE
+    ) -> Tensor:
+        """Sec. 4.3. Draw one policy for all images of (N, C, H, W) and apply it.
+
+        Which operations, and whether each is applied, is the batch's (Eq. 3 has D); signs and
+        places of cutout are each image's own, as in the search.
+        """
+        draws = repeat(self.draw(1, generator), len(images_u8))
+        return apply(images_u8, draws, generator, self.ranges, part)
+
     def weights(self) -> Tensor:
         """Probability × application of each operation in each slot: (K, O)."""
         if self.parameters == "per_slot":

@@ -93,7 +93,7 @@ def policy(config: Config, row: Row) -> ImagePolicy:
     found = load_policy(policy_path(config)) if row.policy == "found" else None
     natural = config.data.name in ANY_SIZE
     which = v2.AutoAugmentPolicy.IMAGENET if natural else v2.AutoAugmentPolicy.CIFAR10
-    return named_policy(row.policy, found, which)
+    return named_policy(row.policy, found, which, per=config.train.policy_per)
 
 
 def images(config: Config, row: Row) -> Data:

@@ -238,9 +238,7 @@ class Search:
         """Eq. (14)'s gradients: one augmented batch, n_w fresh architectures."""
         count = self.config.search.weight_architectures if self.searches_architecture else 1
         sampled_I = self.sample_architectures("weights-arch", count)
-        draws = None
-        if self.config.search.target != "architecture" or self.data.fixed_policy is not None:
-            draws = self._draws("weights-policy", 0, self._draw_count)
+        draws = self._draws("weights-policy", 0, self._draw_count) if self._augments else None
         batch = Batch(self.train_input(train.images, draws, "weights", 0), train.labels)
 
         def term(i: int) -> Contribution:
@@ -254,6 +252,15 @@ class Search:
         self.state.passes += count
         gradients = ["theta_grad"] if self._exact else []
         return self._deal(sampled_I, term, gradients), sampled_I
+
+    @property
+    def _augments(self) -> bool:
+        """Tell whether Eq. (14)'s batch is augmented by a policy, beyond crop, flip and cutout."""
+        settings = self.config.search
+        if settings.target == "architecture":
+            return self.data.fixed_policy is not None
+        # γ has not moved in the warm-up: every operation is as likely as any other.
+        return not self.warming_up or settings.warmup_policy == "uniform"
 
     def _deal(
         self,
@@ -386,10 +393,15 @@ class Search:
                 draws = policy.repeat(draws, len(images_u8))
             else:
                 draws = Draws(*map(part.take, draws))
-            ranges = self.config.policy.ranges
-            images_u8 = policy.apply(images_u8, draws, generator, ranges, part)
+            images_u8 = policy.apply(images_u8, draws, generator, self._ranges, part)
         images, size = self.to_network(images_u8), self.config.data.cutout
         return augment.cutout_square(images, size, generator, part) if size else images
+
+    @property
+    def _ranges(self) -> str:
+        """Name the ranges of the magnitudes: a fixed policy has its own."""
+        fixed = self.data.fixed_policy
+        return self.config.policy.ranges if fixed is None else fixed.ranges
 
     def _to_device(self, read: Read) -> Batch:
         images, labels = (part.to(self.device, non_blocking=True) for part in read)

@@ -157,9 +157,10 @@ def _kind(words: Sequence[str]) -> str:
 
 
 def _read_by(own: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """Those of the extra overrides that a run reads."""
-    kind = _kind(own)
-    return [word for word in extra if configuration.reads(kind, word.partition("=")[0])]
+    """Return those of the extra overrides that a run with all of them reads."""
+    words = [PLACE.sub("x", word) for word in (own[0], *extra, *own[1:])]
+    values = configuration.unchecked(words)
+    return [word for word in extra if not configuration.without_effect(word, values)]
 
 
 def _without_root(overrides: Sequence[str], config: Config) -> tuple[list[str], Path]:

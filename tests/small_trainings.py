@@ -25,9 +25,11 @@ from daas_dist.training import Training
 
 STAGE = (
     "stage=train_fashion", "preset=tiny", "data.limit=96", "data.test_limit=50",
-    "train.compare=[random/trivial_augment]", "train.batch_size=32", "train.drop_path=0.3",
-    "train.learning_rate=0.02", "train.auxiliary_weight=0", "engine=ddp",
+    "train.compare=[random/trivial_augment]", "train.batch_size=32", "train.learning_rate=0.02",
+    "engine=ddp",
 )  # fmt: skip
+CELLS = "train.drop_path=0.3", "train.auxiliary_weight=0"
+"""Of a network of cells, which `small` is not."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Trained:
 
 
 def load(*overrides: str) -> tuple[Config, DataSet]:
-    config = configuration.load([*STAGE, *overrides])
+    fixed = any(text.startswith("train.compare=[small/") for text in overrides)
+    config = configuration.load([*STAGE, *(() if fixed else CELLS), *overrides])
     return config, load_data(config)
 
 

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import results
 import torch
 from ranks import forks, in_ranks
 from small_trainings import Trained, doubled, load, start, steps, train
@@ -16,6 +18,7 @@ from daas_dist import augment, rows
 from daas_dist.data import Images
 from daas_dist.engine import Alone, Passed
 from daas_dist.engine.compiled import compile_checked
+from daas_dist.inputs import Inputs
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.rng import Part
@@ -333,6 +336,41 @@ def test_where_images_are_changed_is_no_part_of_what_is_trained() -> None:
     assert here.told != alike(train(2, 3, *EIGHT)).told
     config, data = load(*reader, "data.workers=1")
     assert steps(start(config, data, Mesh()), 3) == alike(train(1, 3, *more)).told
+
+
+@pytest.mark.parametrize("where", ["device", "reader"])
+def test_the_policy_of_an_iteration_is_the_same_on_any_number_of_ranks(
+    where: str, tmp_path: Path
+) -> None:
+    """What the network sees of two steps of 4 micro-batches, bit for bit, on one rank and on two;
+    another draw a step than a policy an image makes."""
+    given = (
+        *EIGHT, "train.compare=[random/found]", f"train.result={results.save(tmp_path)}",
+        f"train.augment_on={where}",
+    )  # fmt: skip
+
+    def seen(world: int, per: str) -> Tensor:
+        config, data = load(*given, f"train.policy_per={per}")
+
+        def task(mesh: Mesh) -> list[Tensor]:
+            training = start(config, data, mesh)
+            inside, images = training.inputs.normalised, []
+
+            def normalised(*given: Any) -> Tensor:
+                images.append(given[0].clone())
+                return inside(*given)
+
+            with patch.object(Inputs, "normalised", lambda _, *given: normalised(*given)):
+                steps(training, 2)
+            return images[-2 * len(training.cut.own) :]  # the first pass of DDP is repeated
+
+        ranks = in_ranks(world, task)
+        each = [[rank[i : i + len(rank) // 2] for rank in ranks] for i in (0, len(ranks[0]) // 2)]
+        return torch.cat([image for step in each for rank in step for image in rank])
+
+    alone = seen(1, "iteration")
+    assert torch.equal(seen(2, "iteration"), alone)
+    assert not torch.equal(seen(1, "image"), alone)
 
 
 def test_alone_is_the_engine_of_one_rank() -> None:

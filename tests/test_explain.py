@@ -55,9 +55,12 @@ def test_a_value_without_a_source_is_refused(line: str, tmp_path: Path) -> None:
         labels(path)
 
 
+SEVERAL = "paper Sec. 4.2 (n_w); of a fixed network, which is always the same, 1"
+
+
 def test_the_source_of_a_base_value() -> None:
     assert row("stage=search_cifar10", "search.weight_architectures") == Row(
-        "search.weight_architectures", "10", "paper Sec. 4.2 (n_w)", "config.yaml"
+        "search.weight_architectures", "10", SEVERAL, "config.yaml"
     )
 
 
@@ -74,7 +77,7 @@ def test_an_override_is_marked_as_yours_and_remembers_what_it_replaced() -> None
     assert row("search.xi=0.1", "search.xi") == Row(
         "search.xi",
         "0.1",
-        "in place of paper Eq. 6 (the weights' learning rate: null follows its schedule)",
+        'in place of paper Eq. 10 ("the learning rate": null is that of θ, by its schedule)',
         YOURS,
     )
     assert row("preset=tiny", "search.xi=0.1", "data.limit").file == "preset/tiny.yaml"

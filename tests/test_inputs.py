@@ -1,6 +1,7 @@
 """What a training does with an image: its order, its policies, and parts of a batch."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from results import mixed_policy
 from torch import Tensor
 from torchvision.transforms import v2
 
-from daas_dist import augment
+from daas_dist import augment, config
 from daas_dist.color_jitter import color_jitter, lighting
-from daas_dist.inputs import ImagePolicy, Inputs, named_policy, unchanged
+from daas_dist.inputs import PER, ImagePolicy, Inputs, named_policy, unchanged
 from daas_dist.policy import Draws, Policy, apply
 from daas_dist.rng import WHOLE, Part, stream
 
@@ -25,8 +26,8 @@ def pictures(count: int, channels: int = 3) -> Tensor:
     return torch.randint(256, shape, generator=stream(5, "pictures"), dtype=torch.uint8)
 
 
-def named(name: str) -> ImagePolicy:
-    return named_policy(name, mixed_policy(), CIFAR10)
+def named(name: str, per: str = "image") -> ImagePolicy:
+    return named_policy(name, mixed_policy(), CIFAR10, per=per)
 
 
 def test_the_order_is_policy_jitter_normalise_lighting_cutout() -> None:
@@ -50,12 +51,14 @@ def test_the_order_is_policy_jitter_normalise_lighting_cutout() -> None:
     assert all((image == 0).all(0).sum() >= 9 for image in expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "per"), [*((name, "image") for name in NAMES), ("found", "iteration")]
+)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_part_of_a_batch_is_its_slice_of_the_whole(name: str, channels: int) -> None:
+def test_a_part_of_a_batch_is_its_slice_of_the_whole(name: str, per: str, channels: int) -> None:
     images = pictures(12, channels)
     lit = 0.1 if channels == 3 else None
-    inputs = Inputs(named(name), JITTER, lit, MEAN[:channels], STD[:channels], cutout=6)
+    inputs = Inputs(named(name, per), JITTER, lit, MEAN[:channels], STD[:channels], cutout=6)
     whole = inputs(images, 1, 4)
     for of in (2, 3, 12):
         parts = [inputs(part.take(images), 1, 4, part) for part in (Part(i, of) for i in range(of))]
@@ -71,6 +74,65 @@ def test_every_image_has_a_policy_of_its_own_and_torchs_generator_is_left_alone(
     changed = named(name)(image, stream(0, "policy"), WHOLE)
     assert torch.equal(torch.get_rng_state(), before)
     assert len({tuple(each.flatten().tolist()) for each in changed}) > 8
+
+
+def tonal(names: tuple[str, ...] = ("invert", "solarize", "contrast", "brightness")) -> Policy:
+    """Operations without a sign or a place, so that a draw alone decides what an image becomes."""
+    policy = mixed_policy()
+    weight_O = torch.tensor([float(name in names) for name in augment.NAMES])
+    return replace(policy, probability_KO=(weight_O / weight_O.sum()).expand(2, -1))
+
+
+def test_a_step_draws_one_policy_for_its_batch_and_each_step_another() -> None:
+    """Twelve copies of an image stay copies within a step of policy_per=iteration, and are several
+    pictures within one of image; over the steps both have many."""
+    image = pictures(1).expand(12, -1, -1, -1)
+
+    def seen(per: str, step: int) -> set[tuple[int, ...]]:
+        inputs = Inputs(named_policy("found", tonal(), CIFAR10, per=per), None, None, MEAN, STD, 0)
+        return {tuple(each.flatten().tolist()) for each in inputs.changed(image, 3, step)}
+
+    steps = [seen("iteration", step) for step in range(12)]
+    assert all(len(each) == 1 for each in steps) and len(set.union(*steps)) > 5
+    assert all(len(seen("image", step)) > 3 for step in range(3))
+    assert seen("iteration", 4) == seen("iteration", 4)
+
+
+def test_one_policy_a_batch_is_drawn_as_the_search_draws_it() -> None:
+    """Operations, applications and magnitudes of the first draw; signs and places each image's."""
+    policy, images = mixed_policy(), pictures(9)
+    generator = stream(1, "batch")
+    draws = Draws(*(each.expand(9, -1) for each in policy.draw(1, generator)))
+    expected = apply(images, draws, generator, policy.ranges)
+    assert torch.equal(policy.apply_one(images, stream(1, "batch")), expected)
+    copies = pictures(1).expand(40, -1, -1, -1)
+    moved = replace(tonal(("translate_x",)), application=torch.ones(2, 15))
+    assert len(torch.unique(moved.apply_one(copies, stream(2, "batch")), dim=0)) > 1
+
+
+def test_the_schemas_words_are_those_that_draw() -> None:
+    for per in PER:
+        given = ["stage=train_fashion", "train.result=r.json", f"train.policy_per={per}"]
+        assert config.load(given).train.policy_per == per
+    with pytest.raises(config.ConfigError, match=", ".join(PER)):
+        config.load(["stage=train_fashion", "train.result=r.json", "train.policy_per=epoch"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "per"),
+    [
+        ("stage=train_cifar10", "iteration"),
+        ("stage=train_imagenet data.root=/s", "iteration"),
+        ("stage=train_cifar100 recipe=wide_resnet_28_10", "iteration"),
+        ("stage=train_fashion preset=paper", "iteration"),
+        ("stage=train_fashion", "image"),
+        ("stage=train_folder data.root=/p", "image"),
+        ("stage=train_imagenet recipe=resnet_50 data.root=/s", "image"),
+    ],
+)
+def test_the_papers_trainings_draw_as_the_paper(overrides: str, per: str) -> None:
+    given = [*overrides.split(), "train.result=r.json"]
+    assert config.load(given).train.policy_per == per
 
 
 def test_the_found_policy_is_drawn_by_the_product_over_its_slots_for_each_image() -> None:
@@ -112,7 +174,7 @@ def test_auto_augment_is_torchvisions_for_the_images_it_was_found_on() -> None:
             for image, address in zip(images, addresses, strict=True):
                 torch.manual_seed(address)
                 expected.append(transform(image))
-        policy = named_policy("auto_augment", None, which)
+        policy = named_policy("auto_augment", None, which, per="iteration")
         results.append(policy(images, stream(0, "policy"), WHOLE))
         assert torch.equal(results[-1], torch.stack(expected))
     assert not torch.equal(*results)
@@ -121,7 +183,7 @@ def test_auto_augment_is_torchvisions_for_the_images_it_was_found_on() -> None:
 def test_default_and_none_change_nothing_and_what_is_missing_is_said() -> None:
     assert named("default") is named("none") is unchanged
     with pytest.raises(ValueError, match='"found" needs train.result'):
-        named_policy("found", None, CIFAR10)
+        named_policy("found", None, CIFAR10, per="image")
     with pytest.raises(ValueError, match="unknown policy 'best'; known: found, default, none, tri"):
         named("best")
 

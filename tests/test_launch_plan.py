@@ -73,6 +73,23 @@ def test_an_experiment_at_another_scale_and_on_other_data() -> None:
         plan.experiment("table9", [], None)
 
 
+def test_an_override_goes_to_the_runs_of_an_experiment_that_read_it() -> None:
+    """Table 6 has searches of both, of the architecture, of a policy on a fixed network, and two
+    trainings."""
+    extra = ["search.tau.start=5", "search.xi=0.3", "preset=ours", "train.epochs=7"]
+    runs = {run.group: run.config for run in plan.experiment("table6", extra, [0]).runs}
+    assert {name: run.search.tau.start for name, run in runs.items() if "search" in name} == {
+        "joint_search": 5.0, "architecture_search": 5.0, "policy_search": 10.0,
+    }  # fmt: skip
+    assert {name: run.search.xi for name, run in runs.items() if "search" in name} == {
+        "joint_search": 0.3, "architecture_search": None, "policy_search": 0.3,
+    }  # fmt: skip
+    assert runs["joint_search"].search.estimator == "natural"
+    assert {runs[name].train.epochs for name in ("joint_train", "independent_train")} == {7}
+    with pytest.raises(ConfigError, match="search.most_skips=2 has no effect: no run of"):
+        plan.experiment("table6", ["search.most_skips=2"], None)
+
+
 @pytest.mark.parametrize(
     ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("7", [7]), ("0,2,5-6", [0, 2, 5, 6])]
 )

@@ -32,15 +32,21 @@ from daas_dist.training import Training
 pytestmark = [needs_fashion_mnist, forks]
 STAGE = (
     "stage=train_fashion", "preset=tiny", "data.limit=64", "data.test_limit=60", "train.epochs=3",
-    "train.compare=[random/trivial_augment, small/none]", "train.drop_path=0.3", "engine=ddp",
-    "train.micro_batch=8", "train.ema_decay=0.5", "train.auxiliary_weight=0",
+    "train.compare=[random/trivial_augment, small/none]", "engine=ddp", "train.micro_batch=8",
+    "train.ema_decay=0.5",
 )  # fmt: skip
 """Two rows of three epochs of two steps of four micro-batches."""
+CELLS = ("train.drop_path=0.3", "train.auxiliary_weight=0")
+SMALL = "train.compare=[small/none]"
 ROW = "random-trivial_augment-seed0"
 
 
+def words(*overrides: str) -> list[str]:
+    return [*STAGE, *(() if SMALL in overrides else CELLS), *overrides]
+
+
 def run(run_dir: Path, ranks: int, *overrides: str) -> Path:
-    config = configuration.load([*STAGE, f"run_dir={run_dir}", *overrides])
+    config = configuration.load(words(f"run_dir={run_dir}", *overrides))
     assert in_processes(ranks, lambda: str(run_training(config))) == [str(run_dir)] * ranks
     return run_dir
 
@@ -77,7 +83,7 @@ def test_a_row_leaves_its_weights_and_what_they_are(peaceful: Path) -> None:
         Genotype.from_json(said["genotype"]), said["channels"], said["cells"], said["classes"],
         said["in_channels"], said["stem"], said["auxiliary"],
     )  # fmt: skip
-    images = load_data(configuration.load([*STAGE])).test
+    images = load_data(configuration.load(words())).test
     assert isinstance(images, Images)
     inputs = augment.normalise(
         images.central(torch.arange(60)), result["data"]["mean"], result["data"]["std"]
@@ -151,12 +157,12 @@ def test_a_run_keeps_the_micro_batch_that_it_began_with(
 ) -> None:
     """Begun by two ranks without train.micro_batch, it goes on by one with the same, and four
     ranks cannot share it."""
-    free = ("train.micro_batch=null", "train.compare=[small/none]", "train.epochs=2")
+    free = ("train.micro_batch=null", SMALL, "train.epochs=2")
     with monkeypatch.context() as patch:
         patch.setattr(Training, "train_step", stopping(rank=0, step=1))
         run_dir = run(tmp_path / "run", 2, *free)
     assert read(run_dir / "cut.json") == {"micro_batch": 16}
-    config = configuration.load([*STAGE, f"run_dir={run_dir}", *free])
+    config = configuration.load(words(f"run_dir={run_dir}", *free))
 
     def refused() -> str:
         with pytest.raises(ConfigError) as caught:
@@ -171,7 +177,7 @@ def test_a_run_keeps_the_micro_batch_that_it_began_with(
 
 
 def test_what_ranks_cannot_share_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    config = configuration.load([*STAGE, f"run_dir={tmp_path / 'run'}"])
+    config = configuration.load(words(f"run_dir={tmp_path / 'run'}"))
 
     def refused() -> str:
         with pytest.raises(ConfigError) as caught:
@@ -198,7 +204,7 @@ def test_a_killed_and_a_hung_peer_are_told_in_a_line(
 ) -> None:
     """kill -9 and kill -STOP of rank 1: what rank 0 says, and how soon."""
     run_dir, ranks = tmp_path / "run", []
-    overrides = [*STAGE, f"engine={engine}", "train.epochs=999", f"run_dir={run_dir}"]
+    overrides = words(f"engine={engine}", "train.epochs=999", f"run_dir={run_dir}")
     for rank in range(2):
         environment = {
             **ENVIRONMENT, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",

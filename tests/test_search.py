@@ -77,18 +77,22 @@ def test_a_weight_that_no_sampled_path_used_does_not_move() -> None:
     "overrides, passes",
     [
         (["search.estimator=paper"], 2 * (2 + 1)),
-        (["search.estimator=paper", "search.reuse_gradients=false"], 2 * (2 + 1) + 3),
+        (
+            ["search.estimator=paper", "search.reuse_gradients=false",
+             "search.weight_architectures=3"],
+            2 * (2 + 1) + 3,
+        ),
         (["search.architecture_gradient_at=theta"], 2 * (1 + 2 * JVP + 2)),
         (["search.evidence.control=others"], 2 * (1 + JVP + 1)),
         (["search.policies_per_image=3"], 2 * (1 + 4 * JVP + 1)),
         ([*POLICY], 2 * (1 + 2 * JVP + 1)),
         ([*POLICY, "search.reuse_gradients=false"], 2 * (1 + 2 * JVP + 1) + 1),
     ],
-)
+)  # fmt: skip
 def test_passes_are_those_that_are_made(
     overrides: list[str], passes: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = search("search.warmup_epochs=0", "search.weight_architectures=3", *overrides)
+    run = search("search.warmup_epochs=0", *overrides)
     made: list[float] = []
 
     def counted(function: Callable[..., object], weight: float) -> Callable[..., object]:

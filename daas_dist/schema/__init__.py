@@ -7,6 +7,7 @@ data.py     the images
 search.py   the network that is searched, the search, the policy
 train.py    what is trained and compared
 run.py      Config, the whole; engine, mesh, resume
+reads.py    which keys a run does not read, by the values of others
 """
 
 from daas_dist.schema.data import ANY_SIZE, Data

@@ -18,6 +18,8 @@ from daas_dist.rules import (
     refuse,
 )
 
+CHANNELS = {"fashion_mnist": 1, "cifar10": 3, "cifar100": 3}
+"""Of the sets whose files have one form."""
 ANY_SIZE = ("folder", "shards", "stream")
 """What data.* may name whose images are of any size."""
 
@@ -91,6 +93,9 @@ class Data:
         else:
             if self.size is not None:
                 refuse("data.size", self.size, f"null, as {self.name} images have one size already")
+            if self.channels != CHANNELS[self.name]:
+                wanted = f"{CHANNELS[self.name]}, as {self.name} images have"
+                refuse("data.channels", self.channels, wanted)
             if self.val_root is not None:
                 wanted = f"null, as {self.name} has its own test images"
                 refuse("data.val_root", self.val_root, wanted)

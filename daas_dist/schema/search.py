@@ -102,6 +102,7 @@ class Derived:
 class Search:
     target: str
     warmup_epochs: int
+    warmup_policy: str
     joint_epochs: int
     batch_size: int
     architectures: int
@@ -131,6 +132,7 @@ class Search:
 
     def __post_init__(self) -> None:
         check(self, "search", one_of("joint", "architecture", "policy"), "target")
+        check(self, "search", one_of("uniform", "plain"), "warmup_policy")
         check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
         check(self, "search", one_of("sum", "mean"), "weight_gradient")
         estimators = one_of("paper", "leave_one_out", "per_image", "running_means", "natural")

@@ -39,6 +39,7 @@ def in_torchvision(name: str) -> bool:
 class Train:
     result: str | None
     policy_result: str | None
+    policy_per: str
     compare: list[str]
     seeds: list[int]
     epochs: int
@@ -76,6 +77,7 @@ class Train:
         if self.policy_result is not None and self.result is None:
             wanted = "null, as train.result is null: it stands in for that one's policy"
             refuse("train.policy_result", self.policy_result, wanted)
+        check(self, "train", one_of("iteration", "image"), "policy_per")
         check(self, "train", DISTINCT, "compare", "seeds")
         check(self, "train", SEEDS, "seeds")
         check(self, "train", COUNT, "epochs", "batch_size", "micro_batch", "channels")
