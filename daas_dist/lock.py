@@ -11,10 +11,13 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-FILE = "lock"
+from daas_dist.documents import Damaged
+from daas_dist.documents.run import OWNER, Owner
+
+FILE = OWNER.file
 BEAT = 5.0
 DEAD = 30.0
 """Seconds without a touch after which an owner on another host is taken for dead."""
@@ -29,12 +32,7 @@ class Lock:
 
     def __init__(self, run_dir: Path, beat: float = BEAT, dead: float = DEAD) -> None:
         self._path, self._beat, self._dead = run_dir / FILE, beat, dead
-        self._owner = {
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "started": started(os.getpid()),
-            "token": uuid.uuid4().hex,
-        }
+        self._owner = Owner(platform.node(), os.getpid(), started(os.getpid()), uuid.uuid4().hex)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._touch, name="lock", daemon=True)
         self.lost = False
@@ -55,10 +53,10 @@ class Lock:
 
     def _link(self) -> bool:
         """Put the file there unless there is one; atomic on network disks too."""
-        own = self._path.with_name(f".lock-{self._owner['token']}")
+        own = self._path.with_name(f".lock-{self._owner.token}")
         try:
             with own.open("x") as file:
-                file.write(json.dumps(self._owner))
+                file.write(json.dumps(asdict(self._owner)))
                 file.flush()
                 os.fsync(file.fileno())  # an empty lock after a power cut would name no owner
             os.link(own, self._path)
@@ -73,8 +71,8 @@ class Lock:
         owner, touched = self._read(), self._touched()
         if owner is None:
             return
-        if owner["host"] == self._owner["host"]:
-            dead = started(owner["pid"]) != owner["started"]
+        if owner.host == self._owner.host:
+            dead = started(owner.pid) != owner.started
         else:
             until = time.monotonic() + self._dead
             while self._touched() == touched and time.monotonic() < until:
@@ -82,19 +80,19 @@ class Lock:
             dead = self._touched() == touched
         if not dead:
             raise Occupied(
-                f"{self._path.parent} is in use by process {owner['pid']} on {owner['host']}; "
+                f"{self._path.parent} is in use by process {owner.pid} on {owner.host}; "
                 "wait for it, stop it, or set run_dir to a new folder"
             )
         self._clear(owner)
 
-    def _clear(self, dead: dict[str, Any]) -> None:
+    def _clear(self, dead: Owner) -> None:
         """Take the dead owner's file away, and put back what was not its."""
-        aside = self._path.with_name(f".lock-dead-{self._owner['token']}")
+        aside = self._path.with_name(f".lock-dead-{self._owner.token}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        if json.loads(aside.read_text()) != dead:
+        if OWNER.read_file(aside) != dead:
             # A third may have come between: who was put aside then learns that it lost it.
             with suppress(FileExistsError):
                 os.link(aside, self._path)
@@ -111,17 +109,11 @@ class Lock:
             if self.lost:
                 return
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> Owner | None:
         try:
-            text = self._path.read_text()
-        except FileNotFoundError:
-            return None
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise Occupied(
-                f"{self._path} names no owner; remove it if no job is at work there"
-            ) from error
+            return OWNER.read_file(self._path)
+        except Damaged as error:
+            raise Occupied(str(error)) from error
 
     def _touched(self) -> int:
         try:
@@ -132,14 +124,16 @@ class Lock:
 
 def held(run_dir: Path) -> bool:
     """Whether a job is at work there, as far as can be seen at a glance: its owner lives on this
-    host, or touched the file lately from another."""
-    path = run_dir / FILE
-    try:
-        owner, touched = json.loads(path.read_text()), path.stat().st_mtime
-    except (FileNotFoundError, ValueError):
+    host, or touched the file lately from another. Damaged if the file names no owner."""
+    owner = OWNER.read(run_dir)
+    if owner is None:
         return False
-    if owner["host"] == platform.node():
-        return started(owner["pid"]) == owner["started"]
+    try:
+        touched = (run_dir / FILE).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if owner.host == platform.node():
+        return started(owner.pid) == owner.started
     return time.time() - touched < DEAD
 
 

@@ -346,7 +346,7 @@ def test_what_is_no_override_says_how_to_write_one(override: str, expected: str)
         (["data.root=memory://p", "data.cache=/c"], "memory:// is another one in each process"),
         (["data.root=simplecache::s3://b/p", "data.cache=/c"], "one URL, as :: chains several"),
         (["data.root='https://host/p?key=1'", "data.cache=/c"], "of a folder, without ? and #"),
-        (["data.root=https://me:secret@host/p", "data.cache=/c"], "data.root holds a password"),
+        (["data.root=https://me:secret@host/p", "data.cache=/c"], "data.root holds a name, password or token before its @"),
         (["data=imagenet", "data.root=/shards", "data.cache=/c"], "expected null, as data.root is"),
     ],
 )

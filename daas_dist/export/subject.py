@@ -1,12 +1,13 @@
 """What is handed over: a search's result or a trained network, and where it comes from."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daas_dist import result, trained
+from daas_dist.documents import results
+from daas_dist.documents.whole import read_object
 from daas_dist.policy import Policy
 from daas_dist.space import Genotype
 from daas_dist.trained import Trained
@@ -49,7 +50,7 @@ class Subject:
 
 def read(path: Path) -> Subject:
     """The subject of a result.json. ValueError if it is none."""
-    if result.kind(path) == "trained":
+    if results.kind_of(path) == "trained":
         return _of_training(path)
     document, found = result.read(path), result.load(path)
     return Subject(
@@ -81,11 +82,7 @@ def _of_training(path: Path) -> Subject:
 
 def _beside(path: Path) -> dict[str, Any] | None:
     """A file of the run; None where the row was moved away from it."""
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+    return read_object(path, "remove it to export without what it says")
 
 
 def _sha256(path: Path) -> str:
