@@ -5,6 +5,7 @@ import gc
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
     """(exit status, what was wrong): one line on stderr, and no traceback where a person or the
     machine is at fault. On several ranks it is told once for each host, or once."""
+    # What warns names files and folders, and the line of code says nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {told(message)}\n"
     try:
         task()
         return 0, ""

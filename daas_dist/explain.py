@@ -28,6 +28,7 @@ from daas_dist.config import (
     shown,
     unknown,
 )
+from daas_dist.escaping import told
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")
 YOURS = "your override"
@@ -102,8 +103,8 @@ def table(rows: Sequence[Row]) -> Table:
     drawn.add_column("source (file)", overflow="fold")
     for row in rows:
         style = "bold yellow" if row.file == YOURS else ""
-        source = Text.assemble((row.source, style), (f" ({row.file})", style or "dim"))
-        drawn.add_row(Text(f"{row.key}={row.value}", style), source)
+        source = Text.assemble((told(row.source), style), (f" ({row.file})", style or "dim"))
+        drawn.add_row(Text(told(f"{row.key}={row.value}"), style), source)
     return drawn
 
 
@@ -115,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         rows = explain(arguments)
     except ConfigError as error:
-        print(f"daas explain: {error}", file=sys.stderr)
+        print(f"daas explain: {told(error)}", file=sys.stderr)
         return 2
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table(rows))

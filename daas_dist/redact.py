@@ -61,5 +61,7 @@ def _without(url: str) -> str:
     head, query = QUERY.sub("", url), QUERY.search(url)
     scheme, mark, path = head.partition("://")
     path = NAMED.sub(lambda found: re.sub(r"=.*", f"={PLACE}", found[0]), path)
-    head = RANDOM.sub(lambda found: PLACE if _is_random(found[0]) else found[0], scheme + mark + path)
+    head = RANDOM.sub(
+        lambda found: PLACE if _is_random(found[0]) else found[0], scheme + mark + path
+    )
     return head + (f"?{PLACE}" if query is not None and len(query[0]) > 1 else "")

@@ -13,6 +13,7 @@ from daas_dist.policy import Policy
 from daas_dist.space import Genotype
 from daas_dist.transform import PolicyTransform
 
+
 def parts(path: Path) -> tuple[SearchResult, Genotype | None, Policy | None]:
     """The result.json of a search, its architecture and its policy; either is None if it was not
     searched. ValueError if it is another file, or damaged."""

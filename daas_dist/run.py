@@ -4,7 +4,6 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from daas_dist.dataset import (
 from daas_dist.documents import lines
 from daas_dist.documents.metrics import SearchRow
 from daas_dist.documents.run import PROVENANCE
+from daas_dist.escaping import told
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work, load_together
 from daas_dist.models.network import Network
@@ -88,7 +88,7 @@ def _warn_of_idle_ranks(config: Config, job: Job) -> None:
             f"{idle * job.mesh.data} of {job.mesh.world} ranks have no architecture in a step of "
             "the search; mesh.data above 1 (or null) lets ranks share a batch"
         )
-        print(message, file=sys.stderr)
+        print(told(message), file=sys.stderr)
         job.log.event("warning", message=message)
 
 

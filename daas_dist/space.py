@@ -59,8 +59,8 @@ class Genotype:
         known = self.concat and all(node in intermediate for node in self.concat)
         if not known or len(set(self.concat)) < len(self.concat):
             raise ValueError(
-                f"genotype: concat {list(self.concat)!a:.80} must name nodes of {list(intermediate)}, "
-                "one or more, none of them twice"
+                f"genotype: concat {list(self.concat)!a:.80} must name nodes of "
+                f"{list(intermediate)}, one or more, none of them twice"
             )
 
     def cell(self, kind: str) -> tuple[Pair, ...]:
@@ -120,8 +120,8 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
         for operation, source in chosen:
             if operation not in OPERATIONS:
                 raise ValueError(
-                    f"genotype: {kind} node {target} names the unknown operation {operation!a:.60}; "
-                    f"known: {', '.join(OPERATIONS)}"
+                    f"genotype: {kind} node {target} names the unknown operation "
+                    f"{operation!a:.60}; known: {', '.join(OPERATIONS)}"
                 )
             if type(source) is not int or not 0 <= source < target:
                 allowed = f"it may read 0 to {target - 1}"

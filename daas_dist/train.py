@@ -12,11 +12,11 @@ from typing import Any
 
 from daas_dist import checkpoint, outcome
 from daas_dist.config import Config, ConfigError
+from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
 from daas_dist.documents import run as documents
 from daas_dist.documents.metrics import TrainingRow, best_accuracy
 from daas_dist.documents.results import EVALUATION
 from daas_dist.documents.run import CUT
-from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
 from daas_dist.engine.cut import Cut, cut
 from daas_dist.faults import Watchdog
 from daas_dist.job import PROVENANCE, Job, at_work, load_together

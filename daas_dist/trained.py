@@ -188,7 +188,9 @@ def _trained(folder: Path, result: TrainedResult, document: dict[str, Any]) -> T
     if height != width:
         raise ValueError(f"data.shape is {data.shape}, expected a square")
     if {len(data.mean), len(data.std)} - {1, channels} or len(data.mean) != len(data.std):
-        raise ValueError(f"data.mean and data.std have {len(data.mean)} and {len(data.std)} numbers")
+        raise ValueError(
+            f"data.mean and data.std have {len(data.mean)} and {len(data.std)} numbers"
+        )
     if not all(std > 0 for std in data.std):
         raise ValueError(f"data.std is {data.std}, expected numbers above 0")
     if (network.name == GENOTYPE) != (network.genotype is not None):

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daas_dist import cli, config, slurm, stopping
-from daas_dist.report.record import read_document
+from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
+from daas_dist.documents.whole import Document
 from daas_dist.runlog import write_json, write_text
 from daas_dist.slurm import SlurmError
 
@@ -93,10 +94,10 @@ def join(run_dir: Path) -> None:
         "WORLD_SIZE": str(world),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(world // nodes),
-        "MASTER_ADDR": str(told["address"]),
-        "MASTER_PORT": str(told["port"]),
+        "MASTER_ADDR": told.address,
+        "MASTER_PORT": str(told.port),
     }
-    _choose_interface(str(told["address"]))
+    _choose_interface(told.address)
 
 
 def own_address(nodes: int) -> str:
@@ -132,10 +133,11 @@ def free_port(address: str) -> int:
     raise OSError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {address}")
 
 
-def _wait_for(file: Path, rank: int) -> dict[str, object]:
+def _wait_for(file: Path, rank: int) -> Rendezvous:
+    meeting = Document(Rendezvous, file.name, RENDEZVOUS_REMEDY)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        told = read_document(file)
+        told = meeting.read_file(file)
         if told is not None:
             return told
         time.sleep(0.1)

@@ -345,8 +345,8 @@ def test_what_is_no_override_says_how_to_write_one(override: str, expected: str)
         (["data.root=/s", "data.val_root='pipe:cat f'", "data.cache=/c"], "data.val_root=pipe:cat"),
         (["data.root=memory://p", "data.cache=/c"], "memory:// is another one in each process"),
         (["data.root=simplecache::s3://b/p", "data.cache=/c"], "one URL, as :: chains several"),
-        (["data.root='https://host/p?key=1'", "data.cache=/c"], "of a folder, without ? and #"),
-        (["data.root=https://me:secret@host/p", "data.cache=/c"], "data.root holds a name, password or token before its @"),
+        (["data.root='https://host/p?key'", "data.cache=/c"], "of a folder, without ? and #"),
+        (["data.root=https://me:secret@host/p", "data.cache=/c"], "token before its @, which"),
         (["data=imagenet", "data.root=/shards", "data.cache=/c"], "expected null, as data.root is"),
     ],
 )

@@ -14,7 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 
@@ -149,9 +159,7 @@ def _table(inner: Reader) -> Reader:
 
 def _record(kind: type) -> Reader:
     hints = get_type_hints(kind, include_extras=True)
-    parts = [
-        (each.name, _reader(hints[each.name]), _has_default(each)) for each in fields(kind)
-    ]
+    parts = [(each.name, _reader(hints[each.name]), _has_default(each)) for each in fields(kind)]
 
     def read(value: Any, key: str) -> Any:
         if not isinstance(value, dict):
@@ -175,7 +183,7 @@ def _has_default(field: Any) -> bool:
     return field.default is not MISSING or field.default_factory is not MISSING
 
 
-# --- Rules that several documents share ------------------------------------------------------------
+# --- Rules that several documents share ----------------------------------------------------------
 
 Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number of 1 or more")]
 Natural = Annotated[int, Rule(lambda n: n >= 0, "a whole number of 0 or more")]

@@ -67,11 +67,20 @@ def _reason(path: Path) -> str:
 def state(run_dir: Path) -> str:
     """ "finished", "failed" (by the files of STATES), "stopped" (by the last event that says
     anything about it) or "in progress"."""
+    return state_after(run_dir, last_move(newest_first(run_dir)))
+
+
+def last_move(events: Iterable[Event]) -> str:
+    """The first event that says whether the run goes on; "" if none does."""
+    return next((each.event for each in events if each.event not in PASSING), "")
+
+
+def state_after(run_dir: Path, move: str) -> str:
+    """As state(); move: the last event that says anything about it."""
     ended = ending(run_dir)
     if ended is not None:
         return STATES[ended[0]]
-    moves = (each.event for each in newest_first(run_dir) if each.event not in PASSING)
-    return "stopped" if next(moves, "") in ("stopped", "cancelled") else "in progress"
+    return "stopped" if move in ("stopped", "cancelled") else "in progress"
 
 
 MARKS = ("config.yaml", "metrics.jsonl", "result.json", "comparison.json", "trainings")

@@ -79,6 +79,29 @@ def last(path: Path, parse: Parse[T], most: int) -> tuple[list[T], bool]:
     return rows[::-1], True
 
 
+def end(path: Path) -> int:
+    """Where the last whole line of a file ends: the byte to read on from."""
+    for start, line in _lines_backward(path):
+        if _object(line) is not None:
+            return start + len(line)
+    return 0
+
+
+def salvaged(path: Path, parse: Parse[T], most: int) -> tuple[list[T], Damaged | None]:
+    """(the last lines that can be read, in their order; what is wrong with one that cannot): for
+    who must go on. Damaged only if the file is none."""
+    rows: list[T] = []
+    wrong: Damaged | None = None
+    for start, line in islice(_lines_backward(path), most):
+        try:
+            row = _parsed(path, start, line, parse)
+        except Damaged as error:
+            wrong, row = error, None
+        if row is not None:
+            rows.append(row)
+    return rows[::-1], wrong
+
+
 @dataclass(frozen=True)
 class Sample(Generic[T]):
     """Lines of a file, in their order: all, or some spread evenly over it."""

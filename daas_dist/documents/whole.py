@@ -1,8 +1,8 @@
 """Documents that are read and written whole: JSON in a file of its own.
 
-    PROVENANCE = Document(Provenance, "provenance.json", remedy="…")
-    PROVENANCE.read(run_dir)    a Provenance, None if there is no file; Damaged if it is not right
-    PROVENANCE.write(run_dir, value)
+PROVENANCE = Document(Provenance, "provenance.json", remedy="…")
+PROVENANCE.read(run_dir)    a Provenance, None if there is no file; Damaged if it is not right
+PROVENANCE.write(run_dir, value)
 """
 
 from collections.abc import Mapping
@@ -57,4 +57,4 @@ class Document(Generic[T]):
 
     def write(self, folder: Path, value: T) -> None:
         assert is_dataclass(value)
-        write_json(folder / self.file, cast("dict[str, Any]", asdict(cast(Any, value))))
+        write_json(folder / self.file, asdict(cast(Any, value)))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daas_dist.documents.writing import write_text
+from daas_dist.report.record import Run
 
 
 def write(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
@@ -26,13 +27,12 @@ def write(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     Finished, failed and unfinished runs are all shown, as what they are. Raises ValueError if there
     is no directory, or one of them is no run.
     """
-    # Only here: a search imports report.samples, and should not pay for matplotlib.
-    from daas_dist.report.page import page
-    from daas_dist.report.record import Run
-
     if not run_dirs:
         raise ValueError("report: expected at least one run directory, got none")
     runs = [Run.read(Path(directory)) for directory in run_dirs]
+    # Only here: a search imports report.samples, and should not pay for matplotlib.
+    from daas_dist.report.page import page
+
     target = Path(run_dirs[0]) / "report.html" if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page(runs))

@@ -2,24 +2,29 @@
 
 A run may be read while it is being written. What is read follows what is shown: of metrics.jsonl
 lines spread over it, of events.jsonl the last, and a training's tests when they are asked for.
+Needs no torch, so that what is damaged is told at once.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from daas_dist import result
 from daas_dist.documents import events, lines, metrics, results
 from daas_dist.documents.events import Event
 from daas_dist.documents.files import Damaged, read
 from daas_dist.documents.lines import Sample, read_rows
 from daas_dist.documents.metrics import SearchRow, TrainingRow
-from daas_dist.documents.results import Comparison, Evaluation, SearchResult
+from daas_dist.documents.results import Comparison, Evaluation, SearchResult, Telemetry
 from daas_dist.documents.whole import read_object
-from daas_dist.policy import Policy
-from daas_dist.space import Genotype
+
+if TYPE_CHECKING:
+    from daas_dist.policy import Policy
+    from daas_dist.space import Genotype
+
+T = TypeVar("T")
 
 __all__ = ["Run", "Training", "read_rows"]
 
@@ -61,18 +66,36 @@ class Training:
 
 @dataclass(frozen=True)
 class Found:
-    """result.json of a search, with what it found."""
+    """result.json of a search, with what it found; None is what it did not search for."""
 
+    path: Path
     document: SearchResult
-    genotype: Genotype | None
-    policy: Policy | None
 
-    @staticmethod
-    def read(path: Path) -> "Found":
-        document, genotype, policy = result.parts(path)
-        if document.telemetry is None:
-            raise Damaged(path, "has no telemetry", results.REMEDY)
-        return Found(document, genotype, policy)
+    @cached_property
+    def genotype(self) -> "Genotype | None":
+        from daas_dist.space import Genotype
+
+        found = self.document.genotype
+        return None if found is None else self._parsed(Genotype.from_json, found)
+
+    @cached_property
+    def policy(self) -> "Policy | None":
+        from daas_dist.policy import Policy
+
+        found = self.document.policy
+        return None if found is None else self._parsed(Policy.from_json, found)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        if self.document.telemetry is None:
+            raise Damaged(self.path, "has no telemetry", results.REMEDY)
+        return self.document.telemetry
+
+    def _parsed(self, parse: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> T:
+        try:
+            return parse(found)
+        except ValueError as error:
+            raise Damaged(self.path, str(error), results.REMEDY) from error
 
 
 @dataclass(frozen=True)
@@ -156,14 +179,14 @@ def _found(path: Path) -> Found | None:
     file = path / results.FILE
     if read_object(file, results.REMEDY) is None or results.kind_of(file) == "trained":
         return None
-    return Found.read(file)
+    return Found(file, results.read(file, "search")[0])
 
 
 def _copied(path: Path) -> Found | None:
     file = path / "search.json"
     if read_object(file, "remove it: the training writes it anew when it goes on") is None:
         return None
-    return Found(*result.parts(file))
+    return Found(file, results.read(file, "search")[0])
 
 
 def _config(path: Path) -> str:
