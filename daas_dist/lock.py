@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from daas_dist.documents import Damaged
+from daas_dist.documents.files import read
 from daas_dist.documents.run import OWNER, Owner
 
 FILE = OWNER.file
@@ -70,6 +71,7 @@ class Lock:
         """Return once the owner is known to be dead and its file is away. Occupied if it lives."""
         owner, touched = self._read(), self._touched()
         if owner is None:
+            self._clear(None)
             return
         if owner.host == self._owner.host:
             dead = started(owner.pid) != owner.started
@@ -85,14 +87,14 @@ class Lock:
             )
         self._clear(owner)
 
-    def _clear(self, dead: Owner) -> None:
+    def _clear(self, dead: Owner | None) -> None:
         """Take the dead owner's file away, and put back what was not its."""
         aside = self._path.with_name(f".lock-dead-{self._owner.token}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        if OWNER.read_file(aside) != dead:
+        if _owner(aside) != dead:
             # A third may have come between: who was put aside then learns that it lost it.
             with suppress(FileExistsError):
                 os.link(aside, self._path)
@@ -104,14 +106,14 @@ class Lock:
                 self.lost = self._read() != self._owner
                 if not self.lost:
                     os.utime(self._path)
-            except FileNotFoundError:
+            except (FileNotFoundError, Occupied):
                 self.lost = True
             if self.lost:
                 return
 
     def _read(self) -> Owner | None:
         try:
-            return OWNER.read_file(self._path)
+            return _owner(self._path)
         except Damaged as error:
             raise Occupied(str(error)) from error
 
@@ -122,10 +124,17 @@ class Lock:
             return 0
 
 
+def _owner(path: Path) -> Owner | None:
+    """Whose the file is; None where it is not there, or is null: nobody's. Damaged if it names no
+    owner."""
+    data = read(path, OWNER.remedy)
+    return None if data is None or data.strip() == b"null" else OWNER.parse(data, path)
+
+
 def held(run_dir: Path) -> bool:
     """Whether a job is at work there, as far as can be seen at a glance: its owner lives on this
     host, or touched the file lately from another. Damaged if the file names no owner."""
-    owner = OWNER.read(run_dir)
+    owner = _owner(run_dir / FILE)
     if owner is None:
         return False
     try:

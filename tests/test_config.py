@@ -399,8 +399,8 @@ def test_a_small_number_and_an_odd_text_survive_freezing(tmp_path: Path) -> None
         ("    end: 0.1\n", "", "search.tau.end is missing: expected a number"),
         ("    end: 0.1\n", "    end: [1]\n", "search.tau.end=[1] is not possible"),
         ("seed: 0\n", "seed: {a: 1}\n", "is not possible: expected a whole number"),
-        ("seed: 0\n", "seed: 0\nseed: 1\n", "is not a configuration: "),
-        ("seed: 0\n", "seed: ${x}\n", "is not a configuration: Interpolation key 'x' not found"),
+        ("seed: 0\n", "seed: 0\nseed: 1\n", "is not a configuration ("),
+        ("seed: 0\n", "seed: ${x}\n", "is not a configuration (Interpolation key 'x' not found"),
     ],
 )
 def test_a_damaged_frozen_configuration_says_where(

@@ -46,7 +46,7 @@ def read(path: Path, remedy: str, most: int = MOST) -> bytes | None:
         if size > most:
             raise Damaged(path, f"has {size} bytes, expected at most {most}", remedy)
         try:
-            return file.read(most)
+            return file.read(size)
         except OSError as error:
             raise unreadable(path, error, remedy) from None
 

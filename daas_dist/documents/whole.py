@@ -21,8 +21,10 @@ T = TypeVar("T")
 def read_object(path: Path, remedy: str) -> dict[str, Any] | None:
     """The JSON object of a file, None if there is no file. Damaged if it is another thing."""
     data = read(path, remedy)
-    if data is None:
-        return None
+    return None if data is None else _object(data, path, remedy)
+
+
+def _object(data: bytes, path: Path, remedy: str) -> dict[str, Any]:
     try:
         value = strict.parse(data)
     except ValueError as error:
@@ -54,6 +56,10 @@ class Document(Generic[T]):
     def read_file(self, path: Path) -> T | None:
         value = read_object(path, self.remedy)
         return None if value is None else parsed(self.kind, value, path, self.remedy)
+
+    def parse(self, data: bytes, path: Path) -> T:
+        """What the bytes of a file say."""
+        return parsed(self.kind, _object(data, path, self.remedy), path, self.remedy)
 
     def write(self, folder: Path, value: T) -> None:
         assert is_dataclass(value)

@@ -194,8 +194,8 @@ def _list(given: argparse.Namespace) -> int:
         print(
             f"{visible(folder)}: {len(view)} of {manifest.samples} pictures, "
             f"{len(view.classes)} of {len(manifest.class_ids)} classes, "
-            f"in {len(view.file_N().unique())} of "
-            f"{len(manifest.shards)} shards; order of seed {manifest.seed}, "
+            f"in {len(view.file_N().unique())} of {len(manifest.shards)} shards; "
+            f"order of seed {manifest.seed}, "
             + ("bytes as they were" if manifest.resize is None else f"resized to {manifest.resize}")
             + f"; sha256 {manifest.digest[:12]}…"
         )
