@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from daas_dist.board import Board
 from daas_dist.documents import checked, lines
 from daas_dist.documents.events import FILE as EVENTS
-from daas_dist.documents.events import STATES
+from daas_dist.documents.events import STATES, ending
 from daas_dist.documents.files import opened_to_append
 from daas_dist.documents.metrics import FILE as METRICS
 from daas_dist.documents.run import CHECKOUT, Checkout, Provenance
@@ -91,42 +90,30 @@ class RunLog:
         self.event("resumed", **{key: position}, **details)
 
     def truncate_after(self, position: int, key: str = "step") -> None:
-        """Drop the lines of metrics.jsonl whose `key` is past `position`, in one rename.
+        """Drop the lines of metrics.jsonl whose `key` is past `position`, in one step.
 
         The steps after the checkpoint are done again, so they are logged once, without a gap.
         """
-        path = self.run_dir / METRICS
 
         def keep(row: Mapping[str, Any]) -> bool:
             return checked(int, row.get(key), key) <= position
 
-        first = lines.first_not(path, keep)
-        if first is None:
-            return
-        temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
-        try:
-            with temporary.open("xb") as file:
-                lines.copy_kept(path, file, keep, first)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(self.run_dir)
+        lines.cut(self.run_dir / METRICS, keep)
 
-    def finish(self, ending: Literal["DONE", "FAILED", "STALLED"], reason: str = "") -> None:
+    def finish(self, how: Literal["DONE", "FAILED", "STALLED"], reason: str = "") -> None:
         """Write the file DONE, FAILED or STALLED, which holds the reason, and the event."""
-        if ending not in ENDINGS:
-            raise ValueError(f"a run ends as one of {ENDINGS}, not as {ending!r}")
-        name = {"DONE": "finished", "FAILED": "failed", "STALLED": "stalled"}[ending]
+        if how not in ENDINGS:
+            raise ValueError(f"a run ends as one of {ENDINGS}, not as {how!r}")
+        name = {"DONE": "finished", "FAILED": "failed", "STALLED": "stalled"}[how]
         reason = redacted(reason)
         self.event(name, **({"reason": reason} if reason else {}))
         self._forget_ending()
-        write_text(self.run_dir / ending, f"{reason}\n" if reason else "")
+        write_text(self.run_dir / how, f"{reason}\n" if reason else "")
 
     def _forget_ending(self) -> None:
-        for ending in ENDINGS:
-            (self.run_dir / ending).unlink(missing_ok=True)
+        ending(self.run_dir)  # Damaged if what stands there is no file
+        for name in ENDINGS:
+            (self.run_dir / name).unlink(missing_ok=True)
 
 
 def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from daas_dist.documents.metrics import FILE as METRICS
 from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
 from daas_dist.documents.run import SubmittedJob
 from daas_dist.escaping import output, told, visible
+from daas_dist.redact import redacted
 from daas_dist.report.markup import duration, percent
 from daas_dist.report.panels import RECENT, seconds_left
 from daas_dist.slurm import Queued, SlurmError
@@ -91,7 +92,7 @@ def _look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
     return Look(
         run_dir=str(run_dir),
         state=state,
-        why=why,
+        why=redacted(why),
         job=job.id or job.cluster,
         starts=lines.count(events, lambda row: row.get("event") == "attempt", b'"attempt"'),
         done=done,

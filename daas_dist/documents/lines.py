@@ -173,22 +173,20 @@ def _change(path: Path, change: Callable[[IO[bytes]], object]) -> None:
         os.fsync(file.fileno())
 
 
-def first_not(path: Path, keep: Callable[[Row], bool]) -> int | None:
-    """Where the first line that is not kept begins; None if all are."""
-    for start, line in _lines(path, 0):
-        if _parsed(path, start, line, keep) is False:
-            return start
-    return None
-
-
-def copy_kept(path: Path, out: IO[bytes], keep: Callable[[Row], bool], known: int) -> None:
-    """Write the lines that are kept. known: up to which byte all are."""
-    with path.open("rb") as file:
-        while known > file.tell():
-            out.write(file.read(min(1 << 20, known - file.tell())))
-    for start, line in _lines(path, known):
+def cut(path: Path, keep: Callable[[Row], bool]) -> None:
+    """Drop the lines at the end that are not kept, in one step that a power cut leaves done or not
+    done. Up to READ bytes all lines are read, so that a damaged one is told; else the last ones."""
+    if path.exists() and path.stat().st_size <= READ:
+        for _ in stream(path, keep):
+            pass
+    size = None
+    for start, line in _lines_backward(path):
         if _parsed(path, start, line, keep):
-            out.write(line if line.endswith(b"\n") else line + b"\n")
+            break
+        size = start
+    if size is not None:
+        where = size
+        _change(path, lambda file: file.truncate(where))
 
 
 # --- Lines ---------------------------------------------------------------------------------------
