@@ -21,7 +21,7 @@ NAMED = re.compile(
 KNOWN = re.compile(
     r"(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{30,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_\w{20,}"
     r"|xox[abprs]-[\w-]{10,}|ya29\.[\w-]+|dapi[0-9a-f]{32}|sk-[\w-]{20,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|eyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"
 )
 """As services write theirs: AWS, GitHub, GitLab, Hugging Face, Slack, Google, Databricks, JWT."""
 RANDOM = re.compile(r"(?<=[/=])[A-Za-z0-9_~-]{32,}(?=[/?#]|$)")

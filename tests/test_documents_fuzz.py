@@ -123,10 +123,10 @@ def check_export(file: Path) -> None:
         file.read_bytes().decode("utf-8", "surrogatepass") if file.suffix != ".safetensors" else ""
     )
     assert not hostile.FORBIDDEN & set(text), f"{file.name} holds {hostile.FORBIDDEN & set(text)}"
-    assert hostile.SECRET not in text
     if file.suffix == ".py":
         compile(text, file.name, "exec")
     if file.suffix == ".md":
+        assert hostile.SECRET not in text
         plain = re.sub(r"(`+) ?.*?[^`]\1(?!`)", "", text.split("```python")[0])
         assert not re.search(r"<\w|\]\(", plain), plain
 

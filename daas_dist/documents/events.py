@@ -43,8 +43,9 @@ class Event:
 
 
 def newest_first(run_dir: Path) -> Iterable[Event]:
-    """The events, of which only those are read that are asked for."""
-    return lines.backward(run_dir / FILE, Event.parse)
+    """The events but those of PASSING, of which only those are read that are asked for."""
+    passing = [f'"event": "{name}"'.encode() for name in PASSING]
+    return lines.backward(run_dir / FILE, Event.parse, without=passing)
 
 
 def ending(run_dir: Path) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ that is no object is Damaged, which names it. No function here holds a file in m
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,8 @@ Parse = Callable[[Row], T]
 REMEDY = "repair or remove that line"
 LONGEST = 16 << 20
 """Bytes of a line."""
+COUNTED = 1 << 32
+"""Bytes up to which the lines before a bad one are counted."""
 PIECE = 1 << 16
 """Bytes read at once from the end."""
 READ = 4 << 20
@@ -61,9 +63,12 @@ def stream(path: Path, parse: Parse[T]) -> Iterator[T]:
             yield row
 
 
-def backward(path: Path, parse: Parse[T]) -> Iterator[T]:
-    """From the last line to the first, of which only those are read that are asked for."""
+def backward(path: Path, parse: Parse[T], without: Sequence[bytes] = ()) -> Iterator[T]:
+    """From the last line to the first, of which only those are read that are asked for. without:
+    lines that hold any of these bytes are passed over unread."""
     for start, line in _lines_backward(path):
+        if any(mark in line for mark in without):
+            continue
         row = _parsed(path, start, line, parse)
         if row is not None:
             yield row
@@ -217,7 +222,7 @@ def _lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
         while True:
             at = held.rfind(b"\n", 0, max(0, end - 1))
             if at < 0 < start:
-                size = min(PIECE, start)
+                size = min(max(PIECE, end), start)  # doubled, as a long line is held together
                 start -= size
                 file.seek(start)
                 held = file.read(size) + held[:end]
@@ -271,6 +276,8 @@ def _is_torn(path: Path, start: int, line: bytes) -> bool:
 
 
 def _damaged(path: Path, start: int, wrong: str) -> Damaged:
+    if start > COUNTED:
+        return Damaged(path, f"the line at byte {start} {wrong}", REMEDY)
     with path.open("rb") as file:
         number, left = 1, start
         while left > 0 and (piece := file.read(min(1 << 20, left))):

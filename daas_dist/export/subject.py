@@ -1,6 +1,7 @@
 """What is handed over: a search's result or a trained network, and where it comes from."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Subject:
             "kind": self.document["kind"],
             "architecture": given.get("name", "searched"),
             "seed": self.document.get("seed"),
-            "commit": self.provenance.get("commit"),
+            "commit": _commit(self.provenance),
         }
 
 
@@ -78,6 +79,12 @@ def _of_training(path: Path) -> Subject:
         search=_beside(run_dir / "search.json"),
         provenance=_beside(run_dir / "provenance.json") or {},
     )
+
+
+def _commit(provenance: dict[str, Any]) -> str | None:
+    """A commit by its number; None where the file has another thing there."""
+    commit = provenance.get("commit")
+    return commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{7,64}", commit) else None
 
 
 def _beside(path: Path) -> dict[str, Any] | None:
