@@ -68,9 +68,10 @@ def renamed(document: Any, path: tuple[Any, ...], name: str) -> Any:
 
 def mutated(document: Any, rng: random.Random) -> Any:
     """A copy with one thing changed: a value, a missing key, another key."""
-    path = rng.choice(list(places(document)) or [()])
-    if not path:
+    found = list(places(document))
+    if not found:
         return rng.choice(VALUES)
+    path = rng.choice(found)
     way = rng.random()
     if way < 0.1:
         return renamed(document, path, rng.choice(NAMES))
