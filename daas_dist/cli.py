@@ -10,8 +10,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from daas_dist import config, doctor, explain, report, watch
+from daas_dist import config, doctor, explain, lock, report, watch
+from daas_dist.documents import events
 from daas_dist.documents.results import COMPARISON
+from daas_dist.documents.run import PROVENANCE
 from daas_dist.escaping import told, visible
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
 from daas_dist.redact import redacted
@@ -118,6 +120,8 @@ def _export(words: Sequence[str]) -> None:
 
 def run(settings: config.Config) -> None:
     """A search or a training, to its end or until it is stopped, and what it found in words."""
+    if settings.run_dir is not None:
+        _check_documents(Path(settings.run_dir))
     with _to_stay():
         from daas_dist.run import run_search
         from daas_dist.train import run_training
@@ -133,6 +137,14 @@ def run(settings: config.Config) -> None:
     else:
         _tell_comparison(run_dir)
     _report([run_dir])
+
+
+def _check_documents(run_dir: Path) -> None:
+    """Damaged if a small document of a run directory is: before torch, which takes seconds."""
+    lock.held(run_dir)
+    PROVENANCE.read(run_dir)
+    events.ending(run_dir)
+    events.trainings(run_dir)
 
 
 def _report(run_dirs: Sequence[Path]) -> None:
