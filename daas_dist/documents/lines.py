@@ -21,7 +21,7 @@ Parse = Callable[[Row], T]
 """An object to what it stands for; ValueError says what is wrong with it."""
 
 REMEDY = "repair or remove that line"
-LONGEST = 16 << 20
+LONGEST = 4 << 20
 """Bytes of a line."""
 COUNTED = 1 << 32
 """Bytes up to which the lines before a bad one are counted."""
@@ -128,7 +128,9 @@ def spread(path: Path, parse: Parse[T]) -> Sample[T]:
         if size <= READ:
             rows = list(stream(path, parse))
             return Sample(rows, True, len(rows))
-        taken = [each for place in range(PLACES) for each in _run(file, size * place // PLACES)]
+        taken = [
+            each for place in range(PLACES) for each in _run(path, file, size * place // PLACES)
+        ]
         taken += list(islice(_lines_backward(path), RUN))
     lines = sorted(dict(taken).items())  # by where they begin, none of them twice
     rows = [_parsed(path, start, line, parse) for start, line in lines]
@@ -136,11 +138,11 @@ def spread(path: Path, parse: Parse[T]) -> Sample[T]:
     return Sample([row for row in rows if row is not None], False, round(size / max(1.0, mean)))
 
 
-def _run(file: IO[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
+def _run(path: Path, file: IO[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
     """The next RUN whole lines that begin at or after a byte, each with the byte it begins at."""
     file.seek(max(0, offset - 1))
-    if offset:
-        file.readline(LONGEST)  # to the end of the line that lies across it
+    if offset and len(file.readline(LONGEST)) == LONGEST:  # the line that lies across it
+        raise _damaged(path, offset, f"longer than {LONGEST} bytes")
     for _ in range(RUN):
         start = file.tell()
         line = file.readline(LONGEST)
