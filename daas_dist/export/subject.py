@@ -84,7 +84,7 @@ def _of_training(path: Path) -> Subject:
 def _commit(provenance: dict[str, Any]) -> str | None:
     """A commit by its number; None where the file has another thing there."""
     commit = provenance.get("commit")
-    return commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{7,64}", commit) else None
+    return commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{6,64}", commit) else None
 
 
 def _beside(path: Path) -> dict[str, Any] | None:
