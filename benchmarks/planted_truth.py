@@ -195,7 +195,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "passes_made": round(search.state.passes),
         "seconds": time.monotonic() - began,
         "cpu_seconds": time.process_time() - used,
-        "commit": checkout(Path(configuration.__file__).parent)["commit"],
+        "commit": checkout(Path(configuration.__file__).parent).commit,
         "ranking": found.ranking()[:4],
     }
     if job["train"]:

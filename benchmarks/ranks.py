@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, nullcontext
 from unittest.mock import patch
 
 import torch
-from daas_dist.connect import connect
 from on_noise import search_on_noise
 
+from daas_dist.connect import connect
 from daas_dist.mesh import Mesh, share_batches
 from daas_dist.models.supernet import Supernet
 from daas_dist.search import Search

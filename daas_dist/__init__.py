@@ -13,5 +13,7 @@ def load(path: Path | str) -> Any:
     daas_dist.load("runs/train/trainings/found-found-seed0/result.json").network() is trained.
     """
     from daas_dist import result, trained  # torch takes seconds to import, a submission needs none
+    from daas_dist.documents import results
 
-    return trained.load(path) if result.kind(path) == "trained" else result.load(path)
+    is_trained = results.kind_of(Path(path)) == "trained"
+    return trained.load(path) if is_trained else result.load(path)

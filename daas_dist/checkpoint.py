@@ -8,7 +8,6 @@ No ranks in here: one process calls save and load_newest, the others load the st
 torch.load takes flipped bits without a word, hence the sha256 of every file.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -24,10 +23,10 @@ from typing import Any
 
 import torch
 
-from .runlog import sync_folder, write_synced, write_text
+from daas_dist.documents import Damaged, checked, files, strict
+from daas_dist.documents.run import Manifest
+from daas_dist.documents.writing import sync_folder, write_synced, write_text
 
-UNREADABLE = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)
-"""What a disk says of a file that it has and does not give."""
 CONTAINERS = (dict, OrderedDict, list, tuple)
 LEAVES = (torch.Tensor, torch.nn.Parameter, int, float, str, bool, type(None))
 """What torch.load(weights_only=True) takes, and a state is made of; no subclasses of these."""
@@ -35,10 +34,17 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"step_(\d{8,})")
 KEY = re.compile(r"[A-Za-z0-9_]+")
+FILE = re.compile(rf"{KEY.pattern}\.pt")
+MOST = 1 << 40
+"""Bytes of a file."""
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint whose files are not what its manifest says."""
+
+
+class OtherVersion(ValueError):
+    """A whole checkpoint that this version cannot read."""
 
 
 def save(
@@ -100,20 +106,22 @@ def load_newest(
 def load(root: Path | str, step: int, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """The state of one step. DamagedCheckpoint if it is not whole."""
     folder = _folder(Path(root), step)
-    files = _verified(folder, step)
+    contents = _verified(folder, step)
     return {
         name.removesuffix(".pt"): torch.load(
             io.BytesIO(data), map_location=map_location, weights_only=True
         )
-        for name, data in files.items()
+        for name, data in contents.items()
     }
 
 
 def steps(root: Path | str) -> list[int]:
     """The published steps, ascending; whether they are whole is seen on loading."""
     root = Path(root)
-    if not root.is_dir():
+    if not files.is_there(root):
         return []
+    if not root.is_dir():
+        raise Damaged(root, "is no folder", "remove it")
     matches = (FOLDER.fullmatch(path.name) for path in root.iterdir())
     return sorted(int(match[1]) for match in matches if match)
 
@@ -137,12 +145,12 @@ def _check_arguments(step: int, state: dict[str, Any], keep: int) -> None:
 
 def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     folder.mkdir()
-    files: dict[str, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
         data = _serialised(value)
         write_synced(folder / f"{key}.pt", data)
-        files[f"{key}.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest = {"schema": SCHEMA, "step": step, "torch": torch.__version__, "files": files}
+        written[f"{key}.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest = {"schema": SCHEMA, "step": step, "torch": torch.__version__, "files": written}
     write_synced(folder / MANIFEST, _manifest_text(manifest).encode())
     sync_folder(folder)
     _verified(folder, step)
@@ -184,43 +192,54 @@ def _verified(folder: Path, step: int) -> dict[str, bytes]:
     DamagedCheckpoint names the file.
     """
     try:
-        text = (folder / MANIFEST).read_bytes()
+        text = files.read(folder / MANIFEST, "it is set aside")
+        if text is None:
+            raise DamagedCheckpoint(f"{folder}: {MANIFEST} is missing")
         manifest = _read_manifest(text, step)
-        contents = {name: (folder / name).read_bytes() for name in manifest["files"]}
-    except FileNotFoundError as error:
-        raise DamagedCheckpoint(f"{folder}: {error.filename} is missing") from error
+        contents = {name: _content(folder / name) for name in manifest.files}
+    except OtherVersion:
+        raise
+    except Damaged as error:
+        raise DamagedCheckpoint(str(error)) from error
     except ValueError as error:
         raise DamagedCheckpoint(f"{folder}: {MANIFEST} is damaged ({error})") from error
-    except OSError as error:
-        if error.errno not in UNREADABLE:
-            raise
-        raise DamagedCheckpoint(f"{folder}: it cannot be read ({error})") from error
     for name, data in contents.items():
-        expected = manifest["files"][name]
-        if len(data) != expected["bytes"]:
+        expected = manifest.files[name]
+        if len(data) != expected.bytes:
             raise DamagedCheckpoint(
-                f"{folder}: {name} has {len(data)} bytes, expected {expected['bytes']}"
+                f"{folder}: {name} has {len(data)} bytes, expected {expected.bytes}"
             )
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        if hashlib.sha256(data).hexdigest() != expected.sha256:
             raise DamagedCheckpoint(f"{folder}: the content of {name} has changed (sha256)")
     return contents
 
 
-def _read_manifest(text: bytes, step: int) -> dict[str, Any]:
-    manifest = json.loads(text)
+def _content(path: Path) -> bytes:
+    data = files.read(path, "it is set aside", MOST)
+    if data is None:
+        raise DamagedCheckpoint(f"{path} is missing")
+    return data
+
+
+def _read_manifest(text: bytes, step: int) -> Manifest:
+    manifest = strict.parse(text)
     if not isinstance(manifest, dict) or "sha256" not in manifest:
         raise ValueError("no sha256 in it")
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     if _manifest_text(body).encode() != text:
         raise ValueError("its sha256 does not fit")
-    if body["schema"] != SCHEMA:
-        raise RuntimeError(
-            f"a checkpoint of schema {body['schema']}, this version reads {SCHEMA}; "
+    if body.get("schema") != SCHEMA:
+        raise OtherVersion(
+            f"a checkpoint of schema {body.get('schema')!a:.20}, this version reads {SCHEMA}; "
             "resume with the version that wrote it, or set run_dir to a new folder"
         )
-    if body["step"] != step:
-        raise ValueError(f"it is of step {body['step']}, not {step}")
-    return body
+    read = checked(Manifest, manifest)
+    if read.step != step:
+        raise ValueError(f"it is of step {read.step}, not {step}")
+    odd = [name for name in read.files if not FILE.fullmatch(name)]
+    if odd:
+        raise ValueError(f"it names {odd[0]!a:.60}, expected files of its own folder")
+    return read
 
 
 def _is_whole(root: Path, step: int) -> bool:

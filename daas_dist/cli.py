@@ -2,18 +2,22 @@
 
 import errno
 import gc
-import json
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from daas_dist import config, doctor, explain, report, watch
+from daas_dist import config, doctor, explain, lock, report, watch
+from daas_dist.documents import events
+from daas_dist.documents.results import COMPARISON
+from daas_dist.documents.run import PROVENANCE
+from daas_dist.escaping import told, visible
 from daas_dist.faults import PEER_LOST, NotConnected, PeerLost, Refused
 from daas_dist.lock import Occupied
+from daas_dist.redact import redacted
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "run":
         return attempt(command, lambda: run(config.load(rest)))[0]
     if command == "report" and rest:
-        return attempt(command, lambda: print(report.write([Path(name) for name in rest])))[0]
+        return attempt(command, lambda: _report([Path(name) for name in rest]))[0]
     print(USAGE, file=sys.stderr)
     return WRONG
 
@@ -55,31 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
     """(exit status, what was wrong): one line on stderr, and no traceback where a person or the
     machine is at fault. On several ranks it is told once for each host, or once."""
+    # What warns names files and folders, and the line of code says nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {told(message)}\n"
     try:
         task()
         return 0, ""
     except Refused:
         return WRONG, ""  # rank 0 says why
     except (Occupied, NotConnected) as error:
-        print(f"daas {command}: {error}", file=sys.stderr)
+        print(f"daas {command}: {told(error)}", file=sys.stderr)
         return WRONG, ""  # of another's run there is nothing to note, nor of none
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # a wrong value or file: once for each host
-            print(f"daas {command}: {error}", file=sys.stderr)
-        return WRONG, str(error)
+            print(f"daas {command}: {told(error)}", file=sys.stderr)
+        return WRONG, redacted(str(error))
     except FloatingPointError as error:
         if _leads():  # every rank has seen the same number
-            print(f"daas {command}: {error}", file=sys.stderr)
-        return FAILED, str(error)
+            print(f"daas {command}: {told(error)}", file=sys.stderr)
+        return FAILED, redacted(str(error))
     except (MemoryError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "; free some, the last good checkpoint stands and the same command goes on"
         said = (str(error) or "no memory left") + (hint if full else "")  # Python's has no words
-        print(f"daas {command}: {said}", file=sys.stderr)
-        return FAILED, said
+        print(f"daas {command}: {told(said)}", file=sys.stderr)
+        return FAILED, redacted(said)
     except PeerLost as error:
-        print(f"daas {command}: {error}", file=sys.stderr)
-        return PEER_LOST, str(error)
+        print(f"daas {command}: {told(error)}", file=sys.stderr)
+        return PEER_LOST, redacted(str(error))
 
 
 @contextmanager
@@ -120,6 +126,8 @@ def run(settings: config.Config) -> None:
     """A search or a training, to its end or until it is stopped, and what it found in words."""
     # A rank that waits for another has a line for it; torch's own would come beside it, many times.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if settings.run_dir is not None:
+        _check_documents(Path(settings.run_dir))
     with _to_stay():
         from daas_dist.run import run_search
         from daas_dist.train import run_training
@@ -132,41 +140,55 @@ def run(settings: config.Config) -> None:
     if not _leads():
         return
     if not (run_dir / "DONE").exists():
-        print(f"stopped; the same command with run_dir={run_dir} goes on")
+        print(f"stopped; the same command with run_dir={visible(run_dir)} goes on")
         return
     if settings.kind == "search":
-        _tell_found(json.loads((run_dir / "result.json").read_text()))
+        _tell_found(run_dir / "result.json")
     else:
-        _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
-    print(run_dir / report.FILE)
+        _tell_comparison(run_dir)
+    print(visible(run_dir / report.FILE))
+
+
+def _check_documents(run_dir: Path) -> None:
+    """Damaged if a small document of a run directory is: before torch, which takes seconds."""
+    lock.held(run_dir)
+    PROVENANCE.read(run_dir)
+    events.ending(run_dir)
+    events.trainings(run_dir)
+
+
+def _report(run_dirs: Sequence[Path]) -> None:
+    print(visible(report.write(run_dirs)))
 
 
 def _leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _tell_found(result: dict[str, Any]) -> None:
+def _tell_found(path: Path) -> None:
     """The cells and the leading operations of the policy."""
-    from daas_dist.space import KINDS, Genotype
+    from daas_dist import result
+    from daas_dist.space import KINDS
 
-    if result["genotype"] is not None:
-        genotype = Genotype.from_json(result["genotype"])
+    _, genotype, policy = result.parts(path)
+    if genotype is not None:
         for kind in KINDS:
             print(f"{kind} cell: {genotype.in_words(kind)}")
-    if result["policy"] is not None:
-        leading = (
-            f"{row['operation']} {row['weight']:.2f}" for row in result["policy"]["ranking"][:5]
-        )
+    if policy is not None:
+        leading = (f"{name} {weight:.2f}" for name, weight in policy.ranking()[:5])
         print(f"policy, probability x application: {', '.join(leading)}")
 
 
-def _tell_comparison(rows: list[dict[str, Any]]) -> None:
+def _tell_comparison(run_dir: Path) -> None:
     """Mean and standard deviation over seeds of the last epoch's accuracy."""
-    for name in dict.fromkeys((row["architecture"], row["policy"]) for row in rows):
-        last = [row["last"] for row in rows if (row["architecture"], row["policy"]) == name]
+    found = COMPARISON.read(run_dir)
+    rows = [] if found is None else found.rows
+    for name in dict.fromkeys((row.architecture, row.policy) for row in rows):
+        last = [row.last for row in rows if (row.architecture, row.policy) == name]
         spread = f" ± {statistics.stdev(last):.2%}" if len(last) > 1 else ""
         print(
-            f"{name[0]} architecture, {name[1]} policy: {statistics.mean(last):.2%}{spread} "
+            f"{visible(name[0])} architecture, {visible(name[1])} policy: "
+            f"{statistics.mean(last):.2%}{spread} "
             f"({len(last)} seed{'s' if len(last) > 1 else ''}, last epoch)"
         )
 

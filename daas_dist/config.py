@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from daas_dist.rules import ConfigError, one_of, refuse, shown
+from daas_dist.documents.files import read
+from daas_dist.rules import ConfigError, check_secret, one_of, refuse, shown
 from daas_dist.schema import Config
 from daas_dist.schema.reads import no_effect
 
@@ -41,15 +42,25 @@ def load(overrides: Sequence[str]) -> Config:
     return _typed(composed(overrides))
 
 
+MOST_FROZEN = 1 << 20
+"""Bytes of a config.yaml, which has 4,000: a larger one may unfold to any size."""
+
+
 def load_frozen(path: str | Path) -> Config:
     """The configuration that a run directory froze in its config.yaml; configs/ is not read."""
+    remedy = "expected the config.yaml of a run: get it back from a copy"
+    text = read(Path(path), remedy, MOST_FROZEN)
+    if text is None:
+        raise ConfigError(f"{path} cannot be read: expected the config.yaml of a run")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.create(text.decode("utf-8-sig")), resolve=True)
         return _typed(values)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: expected the config.yaml of a run") from error
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is not a configuration: {_first_line(error)}") from error
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not a configuration ({_first_line(error)}); {remedy}"
+        ) from error
+    except (AttributeError, TypeError, AssertionError) as error:  # OmegaConf's on odd YAML
+        raise ConfigError(f"{path} is not a configuration; {remedy}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -226,6 +237,9 @@ def settings(overrides: Sequence[str]) -> list[str]:
 
 def _typed(values: Any) -> Config:
     _check_keys(Config, values, "")
+    for key, value in flat(values).items():
+        for text in value if isinstance(value, list) else [value]:
+            check_secret(key, str(text))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
         config = cast(Config, OmegaConf.to_object(merged))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from daas_dist import escaping
 from daas_dist.config import Config, ConfigError
 from daas_dist.data import (
     Batches,
@@ -324,7 +325,7 @@ def tell_warnings(data: DataSet, log: RunLog) -> None:
     bad = (*data.train.bad_files, *data.test.bad_files)
     for message in (*data.warnings, *(f"left out, unreadable: {name}" for name in bad)):
         log.event("warning", message=message)
-        print(message, file=sys.stderr)
+        print(escaping.told(message), file=sys.stderr)
 
 
 def tell_replaced(feed: Feed | StreamFeed, told: int, log: RunLog | None) -> int:
@@ -333,7 +334,7 @@ def tell_replaced(feed: Feed | StreamFeed, told: int, log: RunLog | None) -> int
     Returns how many there are by now."""
     for wrong in feed.bad[told:]:
         message = f"another picture of its class was read in the place of {wrong}"
-        print(message, file=sys.stderr)
+        print(escaping.told(message), file=sys.stderr)
         if log is not None:
             log.event("warning", message=message)
     return len(feed.bad)

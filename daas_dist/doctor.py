@@ -27,6 +27,7 @@ from rich.text import Text
 from daas_dist import config as configuration
 from daas_dist import slurm
 from daas_dist.config import Config, ConfigError
+from daas_dist.escaping import told
 from daas_dist.published import pace
 from daas_dist.slurm import SlurmError
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = configuration.load(words) if words else None
     except ConfigError as error:
-        print(f"daas doctor: {error}", file=sys.stderr)
+        print(f"daas doctor: {told(error)}", file=sys.stderr)
         return 2
     checks: list[Check] = []
     console = Console(stderr=as_json)
@@ -80,7 +81,9 @@ def table(checks: Sequence[Check]) -> Table:
     shown = Table("check", "", "what was found", "what to do")
     for check in checks:
         state = Text(check.state, COLOURS[check.state])
-        shown.add_row(Text(check.name), state, Text(check.reason), Text(check.remedy))
+        words = (Text(told(part)) for part in (check.name, check.reason, check.remedy))
+        name, reason, remedy = words
+        shown.add_row(name, state, reason, remedy)
     return shown
 
 

@@ -8,12 +8,15 @@ Axes: N images, C classes, B bins of confidence.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
+
+from daas_dist.documents.results import Bin, Evaluation
+
+__all__ = ["Bin", "Evaluation", "numbers", "size", "summary", "sums"]
 
 BINS = 15
 """Guo et al. 2017, Sec. 5."""
@@ -53,44 +56,6 @@ def sums(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     return torch.cat([torch.stack([loss, among.double()]), bins_B3.flatten(), table.flatten()])
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Of the images whose confidence lies in it, the means; None where there are none."""
-
-    images: int
-    accuracy: float | None
-    confidence: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """top5 is None for 5 classes or fewer; class_accuracy has None for a class without an image;
-    confusion[i][j] is how many images of class i were taken for j, None above MOST_CONFUSED."""
-
-    images: int
-    loss: float
-    top1: float
-    top5: float | None
-    calibration_error: float
-    bins: list[Bin]
-    class_images: list[int]
-    class_accuracy: list[float | None]
-    confusion: list[list[int]] | None
-
-    def metrics(self) -> dict[str, float | None]:
-        """The part of a line of metrics.jsonl."""
-        return {
-            "test_loss": self.loss,
-            "test_accuracy": self.top1,
-            "test_top5": self.top5,
-            "test_calibration_error": self.calibration_error,
-        }
-
-    def document(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return asdict(self)
-
-
 def numbers(total: Tensor, classes: int) -> Evaluation:
     """What the sums over all images say. ValueError where they are of another number of classes."""
     total = total.cpu()
@@ -127,9 +92,9 @@ def expected_calibration_error(bins_B3: Tensor) -> float:
     return float((bins_B3[:, 1] - bins_B3[:, 2]).abs().sum() / bins_B3[:, 0].sum())
 
 
-def summary(lines: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> dict[str, Any]:
+def summary(lines: Sequence[Mapping[str, Any]], last: Evaluation) -> dict[str, Any]:
     """What a row of the comparison says of its tests. lines: of metrics.jsonl, one an epoch. last:
-    the last epoch's Evaluation.document. The best epoch is the first of the highest top-1."""
+    the last epoch's. The best epoch is the first of the highest top-1."""
     best = max(lines, key=lambda line: line["test_accuracy"])
     return {
         "last": lines[-1]["test_accuracy"],
@@ -137,6 +102,6 @@ def summary(lines: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> dict
         "best_epoch": best["epoch"],
         "last_top5": lines[-1]["test_top5"],
         "best_top5": best["test_top5"],
-        "calibration_error": last["calibration_error"],
-        "class_accuracy": last["class_accuracy"],
+        "calibration_error": last.calibration_error,
+        "class_accuracy": last.class_accuracy,
     }

@@ -28,6 +28,7 @@ from daas_dist.config import (
     shown,
     unknown,
 )
+from daas_dist.escaping import told
 from daas_dist.schema.reads import unread
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")
@@ -110,8 +111,8 @@ def table(rows: Sequence[Row]) -> Table:
     for row in sorted(rows, key=lambda row: bool(row.unread)):
         style = "bold yellow" if row.file == YOURS else ""
         mark = f"not read, as {' and '.join(row.unread)}: " if row.unread else ""
-        source = Text.assemble(mark, (row.source, style), (f" ({row.file})", style or "dim"))
-        drawn.add_row(Text(f"{row.key}={row.value}", style), source)
+        source = Text.assemble(mark, (told(row.source), style), (f" ({row.file})", style or "dim"))
+        drawn.add_row(Text(told(f"{row.key}={row.value}"), style), source)
     return drawn
 
 
@@ -123,7 +124,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         rows = explain(arguments)
     except ConfigError as error:
-        print(f"daas explain: {error}", file=sys.stderr)
+        print(f"daas explain: {told(error)}", file=sys.stderr)
         return 2
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table(rows))

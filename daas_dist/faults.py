@@ -93,7 +93,9 @@ class Watchdog:
             "same command goes on from it"
         )
         try:
-            with self._report.open("w") as file:
+            # Whatever stands there: a pipe without a reader would hold this process for ever.
+            self._report.unlink(missing_ok=True)
+            with self._report.open("x") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         finally:
             print(line, file=sys.stderr, flush=True)

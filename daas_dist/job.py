@@ -1,6 +1,5 @@
 """A job on a run directory: its ranks, what stops it, and whose the directory is."""
 
-import json
 import os
 import sys
 import warnings
@@ -17,16 +16,17 @@ from daas_dist import board, checkpoint, stopping
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError
 from daas_dist.connect import connect
+from daas_dist.documents import run as run_documents
 from daas_dist.engine.cut import cut
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
 from daas_dist.memory import keep_freed_memory
 from daas_dist.mesh import Mesh, choose_data, share_batches
 from daas_dist.rng import Part
-from daas_dist.runlog import RunLog, provenance, write_json, write_text
+from daas_dist.runlog import RunLog, provenance, write_text
 from daas_dist.stopping import Stop
 
-PROVENANCE = "provenance.json"
+PROVENANCE = run_documents.PROVENANCE.file
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Job:
 
     def record_provenance(self, data_sha256: str) -> None:
         """Write provenance.json. ConfigError if the run began on other images."""
-        path = self.run_dir / PROVENANCE
-        if path.exists() and "data" not in self.config.resume.allow:
-            began = json.loads(path.read_text())["data_sha256"]
-            if began != data_sha256:
-                raise ConfigError(
-                    f"{self.run_dir} holds a run on other training images (sha256 {began[:12]}… -> "
-                    f"{data_sha256[:12]}…); set run_dir to a new folder, or resume.allow=[data] to "
-                    "go on with these"
-                )
-        write_json(path, provenance(sys.argv, self.device.type, data_sha256))
+        began = run_documents.PROVENANCE.read(self.run_dir)
+        changed = began is not None and began.data_sha256 != data_sha256
+        if began is not None and changed and "data" not in self.config.resume.allow:
+            raise ConfigError(
+                f"{self.run_dir} holds a run on other training images (sha256 "
+                f"{began.data_sha256[:12]}… -> {data_sha256[:12]}…); set run_dir to a new folder, "
+                "or resume.allow=[data] to go on with these"
+            )
+        made = provenance(sys.argv, self.device.type, data_sha256)
+        run_documents.PROVENANCE.write(self.run_dir, made)
 
 
 Report = Callable[[Path], object]

@@ -14,10 +14,14 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-FILE = "lock"
+from daas_dist.documents import Damaged
+from daas_dist.documents.files import read
+from daas_dist.documents.run import OWNER, Owner
+
+FILE = OWNER.file
 BEAT = 5.0
 DEAD = 30.0
 """Seconds without a touch after which an owner elsewhere is taken for dead."""
@@ -53,14 +57,14 @@ class Lock:
     ) -> None:
         """name: of the file; a folder may have several locks."""
         self._path, self._beat, self._dead = run_dir / name, beat, dead
-        self._owner = {
-            "host": platform.node(),
-            "place": place(),
-            "pid": os.getpid(),
-            "started": started(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID"),
-            "token": uuid.uuid4().hex,
-        }
+        self._owner = Owner(
+            host=platform.node(),
+            pid=os.getpid(),
+            started=started(os.getpid()),
+            token=uuid.uuid4().hex,
+            place=place(),
+            job=os.environ.get("SLURM_JOB_ID"),
+        )
         self._descriptor: int | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._touch, name="lock", daemon=True)
@@ -83,11 +87,11 @@ class Lock:
 
     def _link(self) -> bool:
         """Put the file there, locked, unless there is one; atomic on network disks too."""
-        own = self._path.with_name(f".{self._path.name}-{self._owner['token']}")
+        own = self._path.with_name(f".{self._path.name}-{self._owner.token}")
         self._descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         _descriptors.add(self._descriptor)
         try:
-            os.write(self._descriptor, json.dumps(self._owner).encode())
+            os.write(self._descriptor, json.dumps(asdict(self._owner)).encode())
             os.fsync(self._descriptor)  # an empty lock after a power cut would name no owner
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,11 +116,12 @@ class Lock:
         """Return once the owner is known to be dead and its file is away. Occupied if it lives."""
         owner, touched = self._read(), self._touched()
         if owner is None:
+            self._clear(None)
             return
         if _locked(self._path):
             dead = False
-        elif owner["place"] == self._owner["place"]:
-            dead = started(owner["pid"]) != owner["started"]
+        elif owner.place == self._owner.place:
+            dead = started(owner.pid) != owner.started
         else:
             until = time.monotonic() + self._dead
             while self._touched() == touched and time.monotonic() < until:
@@ -124,20 +129,20 @@ class Lock:
             dead = self._touched() == touched
         if not dead:
             raise Occupied(
-                f"{self._path.parent} is in use by process {owner['pid']} on {owner['host']}; "
+                f"{self._path.parent} is in use by process {owner.pid} on {owner.host}; "
                 "wait for it, stop it, or set run_dir to a new folder",
-                owner["job"],
+                owner.job,
             )
         self._clear(owner)
 
-    def _clear(self, dead: dict[str, Any]) -> None:
+    def _clear(self, dead: Owner | None) -> None:
         """Take the dead owner's file away, and put back what was not its."""
-        aside = self._path.with_name(f".{self._path.name}-dead-{self._owner['token']}")
+        aside = self._path.with_name(f".{self._path.name}-dead-{self._owner.token}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        if _read(aside) != dead:
+        if _owner(aside) != dead:
             # A third may have come between: who was put aside then learns that it lost it.
             with suppress(FileExistsError):
                 os.link(aside, self._path)
@@ -156,8 +161,11 @@ class Lock:
             if self.lost:
                 return
 
-    def _read(self) -> dict[str, Any] | None:
-        return _read(self._path)
+    def _read(self) -> Owner | None:
+        try:
+            return _owner(self._path)
+        except Damaged as error:
+            raise Occupied(str(error)) from error
 
     def _touched(self) -> int:
         try:
@@ -167,16 +175,18 @@ class Lock:
 
 
 def held(run_dir: Path, name: str = FILE) -> bool:
-    """Whether a job is at work there, as far as can be seen at a glance."""
+    """Whether a job is at work there, as far as can be seen at a glance. Damaged if the file names
+    no owner."""
     path = run_dir / name
-    try:
-        owner, touched = _read(path), path.stat().st_mtime
-    except (FileNotFoundError, Occupied):
-        return False
+    owner = _owner(path)
     if owner is None or _locked(path):
         return owner is not None
-    if owner["place"] == place():
-        return started(owner["pid"]) == owner["started"]
+    try:
+        touched = path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if owner.place == place():
+        return started(owner.pid) == owner.started
     silent = time.time() - touched
     if 0 <= silent < DEAD or silent > SKEW:
         return silent < DEAD
@@ -187,24 +197,11 @@ def held(run_dir: Path, name: str = FILE) -> bool:
     return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The owner that a lock names; None if there is none. Occupied if it names none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe it would wait
-        with open(descriptor, encoding="utf-8") as file:
-            owner = json.load(file)
-        return {
-            "host": str(owner["host"]),
-            "place": str(owner.get("place")),
-            "pid": int(owner["pid"]),
-            "started": None if owner["started"] is None else str(owner["started"]),
-            "job": None if owner.get("job") is None else str(owner["job"]),
-            "token": str(owner["token"]),
-        }
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-        raise Occupied(f"{path} names no owner; remove it if no job is at work there") from error
+def _owner(path: Path) -> Owner | None:
+    """Whose the file is; None where it is not there, or is null: nobody's. Damaged if it names no
+    owner."""
+    data = read(path, OWNER.remedy)
+    return None if data is None or data.strip() == b"null" else OWNER.parse(data, path)
 
 
 def _locked(path: Path) -> bool:

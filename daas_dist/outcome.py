@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from daas_dist import rows
 from daas_dist.config import Config
 from daas_dist.dataset import DataSet
+from daas_dist.documents.results import Evaluation
 from daas_dist.evaluation import summary
 from daas_dist.result import read
 from daas_dist.rows import Row
@@ -51,7 +52,7 @@ def document(
     config: Config,
     training: Training,
     epochs: Sequence[Mapping[str, Any]],
-    last: Mapping[str, Any],
+    last: Evaluation,
     weights: Mapping[str, Mapping[str, str] | None],
 ) -> dict[str, Any]:
     """result.json of a row. epochs: its metrics. last: the last one's evaluation. weights: what
@@ -90,7 +91,7 @@ def document(
             "last": tests["last"],
             "best": tests["best"],
             "ema": epochs[-1].get("ema_accuracy"),
-            "images": sum(last["class_images"]),
+            "images": sum(last.class_images),
         },
         "throughput": {
             "images_per_second": measured.images / max(measured.training_seconds, 1e-9),

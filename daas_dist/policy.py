@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from daas_dist import augment
+from daas_dist.documents import checked
+from daas_dist.documents.results import PolicyDocument
 from daas_dist.rng import WHOLE, Part
 
 PARAMETERS = ("per_policy", "per_slot")
@@ -294,21 +296,18 @@ class Policy:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> "Policy":
-        expected = {"slots", "parameters", "ranges", "operations", "probabilities", "application",
-                    "magnitudes", "ranking"}  # fmt: skip
-        if not isinstance(document, Mapping) or set(document) != expected:
-            raise ValueError(f"policy: expected a mapping with the keys {sorted(expected)}")
-        if tuple(document["operations"]) != augment.NAMES:
+        given = checked(PolicyDocument, document, "policy")
+        if tuple(given.operations) != augment.NAMES:
             raise ValueError(
-                f"policy: operations {document['operations']} differ from this version's "
+                f"policy: operations {given.operations!a:.80} differ from this version's "
                 f"{list(augment.NAMES)}"
             )
         return Policy(
-            probability_KO=torch.tensor(document["probabilities"]),
-            application=torch.tensor(document["application"]),
-            magnitude=torch.tensor(document["magnitudes"], dtype=torch.long),
-            parameters=document["parameters"],
-            ranges=document["ranges"],
+            probability_KO=torch.tensor(given.probabilities, dtype=torch.float32),
+            application=torch.tensor(given.application, dtype=torch.float32),
+            magnitude=torch.tensor(given.magnitudes),
+            parameters=given.parameters,
+            ranges=given.ranges,
         )
 
     def __eq__(self, other: object) -> bool:

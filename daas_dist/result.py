@@ -1,60 +1,51 @@
 """What a search leaves behind, read back: its architecture and its policy."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from daas_dist.documents import Damaged, results
+from daas_dist.documents.results import SearchResult
 from daas_dist.models.network import Network
 from daas_dist.policy import Policy
 from daas_dist.space import Genotype
 from daas_dist.transform import PolicyTransform
 
-SCHEMA = 1
 
-
-def read(path: Path | str, expected: str = "search") -> dict[str, Any]:
-    """The result.json of a search, or of a training ("trained"); ValueError if it is another."""
-    document = _read_json(path)
-    if document.get("kind") != expected:
-        owner = {"search": "search", "trained": "trained network"}[expected]
-        raise ValueError(f"{path} is not the result.json of a {owner}")
-    if document.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has the schema {document.get('schema')}, expected {SCHEMA}")
-    return document
-
-
-def kind(path: Path | str) -> Any:
-    """What a result.json says it is of: "search", "trained" or something else."""
-    return _read_json(path).get("kind")
-
-
-def _read_json(path: Path | str) -> dict[str, Any]:
+def parts(path: Path) -> tuple[SearchResult, Genotype | None, Policy | None]:
+    """The result.json of a search, its architecture and its policy; either is None if it was not
+    searched. ValueError if it is another file, or damaged."""
+    document, _ = results.read(path, "search")
     try:
-        document = json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"no file {path}; give the result.json of a finished search") from error
+        genotype = None if document.genotype is None else Genotype.from_json(document.genotype)
+        policy = None if document.policy is None else Policy.from_json(document.policy)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} is no JSON object")
-    return document
+        raise Damaged(path, str(error), results.REMEDY) from error
+    return document, genotype, policy
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """All that the result.json of a search says, once it is checked. As parts()."""
+    parts(Path(path))
+    return results.read(Path(path), "search")[1]
 
 
 def load_genotype(path: Path) -> Genotype:
-    document = read(path)
-    if document["genotype"] is None:
+    """The architecture of a search. ValueError if it has none."""
+    _, genotype, _ = parts(path)
+    if genotype is None:
         raise ValueError(f"{path} holds no architecture (its search had target=policy)")
-    return Genotype.from_json(document["genotype"])
+    return genotype
 
 
 def load_policy(path: Path) -> Policy:
-    document = read(path)
-    if document["policy"] is None:
+    """The policy of a search. ValueError if it has none."""
+    _, _, policy = parts(path)
+    if policy is None:
         raise ValueError(f"{path} holds no policy (its search had target=architecture)")
-    return Policy.from_json(document["policy"])
+    return policy
 
 
 @dataclass(frozen=True)
@@ -100,11 +91,5 @@ class Found:
 
 def load(path: Path | str) -> Found:
     """daas_dist.load("result.json").network() and .transform()."""
-    document = read(path)
-    genotype, policy = document["genotype"], document["policy"]
-    return Found(
-        None if genotype is None else Genotype.from_json(genotype),
-        None if policy is None else Policy.from_json(policy),
-        len(document["data"]["classes"]),
-        document["data"]["shape"][0],
-    )
+    document, genotype, policy = parts(Path(path))
+    return Found(genotype, policy, len(document.data.classes), document.data.shape[0])

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, NoReturn
 
+from daas_dist.redact import redacted, secret_in
+
 
 class ConfigError(ValueError):
     """One sentence: the key, its value, what is allowed."""
@@ -56,7 +58,7 @@ def one_of(*choices: Any) -> Rule:
 
 
 def refuse(key: str, value: Any, allowed: str) -> NoReturn:
-    raise ConfigError(f"{key}={shown(value)} is not possible: expected {allowed}")
+    raise ConfigError(f"{key}={redacted(shown(value))} is not possible: expected {allowed}")
 
 
 def check(group: Any, key: str, rule: Rule, *names: str) -> None:
@@ -72,10 +74,19 @@ def is_url(place: str | None) -> bool:
     return place is not None and re.match(r"(?i)pipe:|[a-z][\w+.-]*:(//|:)", place) is not None
 
 
+def check_secret(key: str, value: str) -> None:
+    """No URL that holds a secret: the run would keep it, and show it in its page and its logs."""
+    secret = secret_in(value) if "://" in value else None
+    if secret is not None:
+        raise ConfigError(
+            f"{key} holds {secret}, which every file of the run would keep; leave it out, and give "
+            "it by ~/.netrc (https), the environment (AWS_ACCESS_KEY_ID, …) or the file system's "
+            "own configuration (~/.config/fsspec)"
+        )
+
+
 def check_url(key: str, url: str) -> None:
-    """Nothing that runs a command, that other processes do not have, or that tells a secret."""
-    if re.search(r"//[^/]*:[^/]*@", url):
-        raise ConfigError(f"{key} holds a password, which every run would keep; leave it out")
+    """Nothing that runs a command, or that other processes do not have."""
     scheme = url.partition(":")[0].lower()
     if scheme == "pipe":
         refuse(key, url, "a folder or a URL, as pipe: runs a command")

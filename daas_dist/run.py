@@ -1,11 +1,9 @@
 """The run of a search: data and network from a configuration, resume, the steps, the result."""
 
-import json
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +17,10 @@ from daas_dist.dataset import (
     tell_replaced,
     tell_warnings,
 )
+from daas_dist.documents import lines
+from daas_dist.documents.metrics import SearchRow
+from daas_dist.documents.run import PROVENANCE
+from daas_dist.escaping import told
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, Report, at_work, load_together
 from daas_dist.models.network import Network
@@ -28,7 +30,7 @@ from daas_dist.models.sync_norm import synchronise
 from daas_dist.report.samples import Samples
 from daas_dist.result import load_genotype, load_policy
 from daas_dist.rng import stream
-from daas_dist.runlog import read_metrics, write_json
+from daas_dist.runlog import METRICS, write_json
 from daas_dist.search import Search, SearchData
 from daas_dist.watch import Display
 
@@ -89,7 +91,7 @@ def _warn_of_idle_ranks(config: Config, job: Job) -> None:
             f"{idle * job.mesh.data} of {job.mesh.world} ranks have no architecture in a step of "
             "the search; mesh.data above 1 (or null) lets ranks share a batch"
         )
-        print(message, file=sys.stderr)
+        print(told(message), file=sys.stderr)
         job.log.event("warning", message=message)
 
 
@@ -129,7 +131,7 @@ def _steps(search: Search, job: Job) -> bool:
                 row = findings.metrics(search, images / max(time.monotonic() - began, 1e-9))
                 if log is not None:
                     log.metric(row)
-                    display.row(row)
+                    display.row(SearchRow.parse(row))
             reason = stopping.REASONS[job.mesh.highest(job.stop.asked())]
             due = state.step % settings.checkpoint_every == 0 or state.step == warmed_up
             if log is not None and (due or last or reason):
@@ -162,7 +164,7 @@ class _Silent:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def row(self, row: dict[str, Any]) -> None:
+    def row(self, row: SearchRow) -> None:
         pass
 
 
@@ -176,9 +178,12 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
         "std": data.std,
         "shape": list(data.train.shape),
     }
-    result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
+    (row,), _ = lines.last(run_dir / METRICS, SearchRow.parse, 1)
+    result["telemetry"]["val_accuracy"] = row.val_accuracy
     result["config"] = asdict(config)
-    result["provenance"] = json.loads((run_dir / "provenance.json").read_text())
+    made = PROVENANCE.read(run_dir)
+    assert made is not None
+    result["provenance"] = asdict(made)
     policy = search.policy()
     if policy is not None:
         shown = data.train.central(torch.arange(8))

@@ -7,25 +7,40 @@ Times are seconds since 1970.
 
 import hashlib
 import importlib.metadata
-import json
-import math
 import os
 import platform
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from daas_dist.board import Board
+from daas_dist.documents import checked, lines
+from daas_dist.documents.events import FILE as EVENTS
+from daas_dist.documents.events import STATES, ending
+from daas_dist.documents.files import opened_to_append
+from daas_dist.documents.metrics import FILE as METRICS
+from daas_dist.documents.run import CHECKOUT, Checkout, Provenance
+from daas_dist.documents.writing import (
+    json_line,
+    sync_folder,
+    write_bytes,
+    write_json,
+    write_synced,
+    write_text,
+)
+from daas_dist.redact import redacted
 
-METRICS = "metrics.jsonl"
-EVENTS = "events.jsonl"
-ENDINGS = ("DONE", "FAILED", "STALLED")
+__all__ = [
+    "CODE", "ENDINGS", "EVENTS", "METRICS", "RunLog", "checkout", "provenance", "read_events",
+    "read_metrics", "sync_folder", "write_bytes", "write_json", "write_synced", "write_text",
+]  # fmt: skip
 
-CODE = "checkout.json"
+ENDINGS = tuple(STATES)
+
+CODE = CHECKOUT.file
 """Beside a copy of the code: which checkout it was copied from."""
 
 PACKAGES = ("torchvision", "numpy", "pillow", "hydra-core", "submitit", "daas-dist")
@@ -44,7 +59,7 @@ class RunLog:
         self._board: Board | None = None
         self.run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVENTS):
-            _mend(self.run_dir / name)
+            lines.mend(self.run_dir / name)
 
     def metric(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, and the same numbers for TensorBoard."""
@@ -56,7 +71,8 @@ class RunLog:
 
     def event(self, name: str, **details: Any) -> None:
         """One line of events.jsonl: the time, the event, then its details."""
-        _append(self.run_dir / EVENTS, {"time": time.time(), "event": name, **details})
+        told = {key: _without_secrets(value) for key, value in details.items()}
+        _append(self.run_dir / EVENTS, {"time": time.time(), "event": name, **told})
 
     def start(self, **details: Any) -> None:
         """The first event of a new run. FileExistsError if the directory holds metrics already."""
@@ -74,172 +90,81 @@ class RunLog:
         self.event("resumed", **{key: position}, **details)
 
     def truncate_after(self, position: int, key: str = "step") -> None:
-        """Drop the lines of metrics.jsonl whose `key` is past `position`, in one rename.
+        """Drop the lines of metrics.jsonl whose `key` is past `position`, in one step.
 
         The steps after the checkpoint are done again, so they are logged once, without a gap.
         """
-        path = self.run_dir / METRICS
-        records = list(_read_lines(path))
-        kept = [record for record in records if record[key] <= position]
-        if len(kept) < len(records):
-            write_text(path, "".join(_line(record) for record in kept))
 
-    def finish(self, ending: Literal["DONE", "FAILED", "STALLED"], reason: str = "") -> None:
+        def keep(row: Mapping[str, Any]) -> bool:
+            return checked(int, row.get(key), key) <= position
+
+        lines.cut(self.run_dir / METRICS, keep)
+
+    def finish(self, how: Literal["DONE", "FAILED", "STALLED"], reason: str = "") -> None:
         """Write the file DONE, FAILED or STALLED, which holds the reason, and the event."""
-        if ending not in ENDINGS:
-            raise ValueError(f"a run ends as one of {ENDINGS}, not as {ending!r}")
-        name = {"DONE": "finished", "FAILED": "failed", "STALLED": "stalled"}[ending]
+        if how not in ENDINGS:
+            raise ValueError(f"a run ends as one of {ENDINGS}, not as {how!r}")
+        name = {"DONE": "finished", "FAILED": "failed", "STALLED": "stalled"}[how]
+        reason = redacted(reason)
         self.event(name, **({"reason": reason} if reason else {}))
         self._forget_ending()
-        write_text(self.run_dir / ending, f"{reason}\n" if reason else "")
+        write_text(self.run_dir / how, f"{reason}\n" if reason else "")
 
     def _forget_ending(self) -> None:
-        for ending in ENDINGS:
-            (self.run_dir / ending).unlink(missing_ok=True)
+        ending(self.run_dir)  # Damaged if what stands there is no file
+        for name in ENDINGS:
+            (self.run_dir / name).unlink(missing_ok=True)
 
 
 def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a torn last line of a running run is left out."""
-    return list(_read_lines(Path(run_dir) / METRICS))
+    return lines.read_rows(Path(run_dir) / METRICS)[0]
 
 
 def read_events(run_dir: Path | str) -> list[dict[str, Any]]:
     """The lines of events.jsonl; a torn last line of a running run is left out."""
-    return list(_read_lines(Path(run_dir) / EVENTS))
+    return lines.read_rows(Path(run_dir) / EVENTS)[0]
 
 
-# ---------------------------------------------------------------- lines
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(record, allow_nan=False) + "\n"
-    except ValueError as error:
-        odd = list(_non_finite(record, ""))
-        if not odd:
-            raise
-        raise ValueError(
-            f"{', '.join(odd)}: not finite, which JSON cannot hold; stop the run before the "
-            "update, or give None where there is no value"
-        ) from error
-
-
-def _non_finite(value: Any, name: str) -> Iterator[str]:
-    """The dotted names of the numbers that are NaN or infinite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{name}={value}"
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _non_finite(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from _non_finite(part, f"{name}[{index}]")
+def _without_secrets(value: Any) -> Any:
+    """Texts redacted, in tables too; the rest as it is."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(each) for key, each in value.items()}
+    return redacted(value) if isinstance(value, str) else value
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open("ab") as file:
-        file.write(_line(record).encode())
+    line = json_line(record).encode()
+    with opened_to_append(path) as file:
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        record = _parse(line)
-        if record is not None:
-            yield record
-        elif line and number < len(lines):
-            raise ValueError(f"{path}, line {number} is no JSON object; repair or remove that line")
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """None unless it is a whole object: no beginning of one is, so a torn line is always seen."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _mend(path: Path) -> None:
-    """End the last line, or cut it off where a kill tore it, so that the next one starts afresh."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole, newline, last = data.rpartition(b"\n")
-    if not last:
-        return
-    kept = data + b"\n" if _parse(last) is not None else whole + newline
-    write_text(path, kept.decode())
-
-
-# ---------------------------------------------------------------- whole files
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """As write_bytes."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path | str, data: bytes) -> None:
-    """The file holds the old bytes or the new ones, never a part, whenever the power goes."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
-    try:
-        write_synced(temporary, data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
-    """As write_text. ValueError on numbers that are not finite."""
-    _line(value)  # its error names the number
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns. FileExistsError if there is one."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """A rename is on the disk only when its folder is."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---------------------------------------------------------------- provenance
 
 
-def provenance(command: Sequence[str], device: str, data_digest: str) -> dict[str, Any]:
+def provenance(command: Sequence[str], device: str, data_digest: str) -> Provenance:
     """Enough to say later which code, on what, made this. commit is None outside a git checkout."""
     import torch  # takes seconds, and who only writes lines has no use for it
 
-    return {
-        **checkout(Path(__file__).resolve().parent),
-        "versions": {
+    code = checkout(Path(__file__).resolve().parent)
+    return Provenance(
+        commit=code.commit,
+        dirty=code.dirty,
+        diff_sha256=code.diff_sha256,
+        versions={
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "cuda": torch.version.cuda,
             **{name: _version(name) for name in PACKAGES},
         },
-        "host": platform.node(),
-        "command": list(command),
-        "device": device,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data_sha256": data_digest,
-    }
+        host=platform.node(),
+        command=[redacted(word) for word in command],
+        device=device,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        data_sha256=data_digest,
+    )
 
 
 def _version(name: str) -> str | None:
@@ -249,26 +174,26 @@ def _version(name: str) -> str | None:
         return None
 
 
-def checkout(package: Path) -> dict[str, Any]:
-    """commit, dirty and diff_sha256 of the checkout that a package is in, or was copied from.
+def checkout(package: Path) -> Checkout:
+    """The checkout that a package is in, or was copied from.
 
     diff_sha256 is over the difference from the commit and the names of files git does not know.
     """
-    copied = package.with_name(CODE)
-    if copied.exists():
-        return json.loads(copied.read_text())
+    copied = CHECKOUT.read(package.parent)
+    if copied is not None:
+        return copied
     git = _git_in(package)
     commit = git("rev-parse", "HEAD")
     # A copy installed inside somebody else's checkout (.venv) is ignored there, and not its code.
     if commit is None or git("check-ignore", str(package)) is not None:
-        return {"commit": None, "dirty": False, "diff_sha256": None}
+        return Checkout(commit=None, dirty=False, diff_sha256=None)
     status = git("status", "--porcelain")
     difference = git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
     if status is None or difference is None:
         raise RuntimeError(f"git knows the commit of {package}, but not its state")
     dirty = bool(status)
     digest = hashlib.sha256(status + difference).hexdigest() if dirty else None
-    return {"commit": commit.decode().strip(), "dirty": dirty, "diff_sha256": digest}
+    return Checkout(commit=commit.decode().strip(), dirty=dirty, diff_sha256=digest)
 
 
 def _git_in(folder: Path) -> Callable[..., bytes | None]:

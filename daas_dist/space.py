@@ -59,8 +59,8 @@ class Genotype:
         known = self.concat and all(node in intermediate for node in self.concat)
         if not known or len(set(self.concat)) < len(self.concat):
             raise ValueError(
-                f"genotype: concat {list(self.concat)} must name nodes of {list(intermediate)}, "
-                "one or more, none of them twice"
+                f"genotype: concat {list(self.concat)!a:.80} must name nodes of "
+                f"{list(intermediate)}, one or more, none of them twice"
             )
 
     def cell(self, kind: str) -> tuple[Pair, ...]:
@@ -84,7 +84,7 @@ class Genotype:
         expected = {"normal", "reduce", "concat"}
         if set(document) != expected:
             raise ValueError(
-                f"genotype: expected the keys {sorted(expected)}, got {list(document)}"
+                f"genotype: expected the keys {sorted(expected)}, got {list(document)!a:.80}"
             )
         return Genotype(
             normal=_read_pairs("normal", document["normal"]),
@@ -98,13 +98,13 @@ def _read_pairs(kind: str, pairs: Any) -> tuple[Pair, ...]:
         return tuple((operation, source) for operation, source in pairs)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"genotype: {kind} must be a list of [operation, source] pairs, got {pairs!r}"
+            f"genotype: {kind} must be a list of [operation, source] pairs, got {pairs!a:.80}"
         ) from error
 
 
 def _read_concat(nodes: Any) -> tuple[int, ...]:
     if not isinstance(nodes, list) or any(type(node) is not int for node in nodes):
-        raise ValueError(f"genotype: concat must be a list of nodes, got {nodes!r}")
+        raise ValueError(f"genotype: concat must be a list of nodes, got {nodes!a:.80}")
     return tuple(nodes)
 
 
@@ -120,12 +120,12 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
         for operation, source in chosen:
             if operation not in OPERATIONS:
                 raise ValueError(
-                    f"genotype: {kind} node {target} names the unknown operation {operation!r}; "
-                    f"known: {', '.join(OPERATIONS)}"
+                    f"genotype: {kind} node {target} names the unknown operation "
+                    f"{operation!a:.60}; known: {', '.join(OPERATIONS)}"
                 )
             if type(source) is not int or not 0 <= source < target:
                 allowed = f"it may read 0 to {target - 1}"
-                raise ValueError(f"genotype: {kind} node {target} reads {source!r}; {allowed}")
+                raise ValueError(f"genotype: {kind} node {target} reads {source!a:.60}; {allowed}")
         if len({source for _, source in chosen}) != IN_DEGREE:
             raise ValueError(
                 f"genotype: {kind} node {target} reads {[s for _, s in chosen]}; in-degree "

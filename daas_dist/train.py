@@ -5,7 +5,6 @@ whole row and the rows are dealt over the ranks; else all ranks train every row 
 the other. training.py has one network's training, engine/ its step.
 """
 
-import json
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -14,6 +13,10 @@ from typing import Any
 from daas_dist import checkpoint, outcome
 from daas_dist.config import Config, ConfigError
 from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
+from daas_dist.documents import run as documents
+from daas_dist.documents.metrics import TrainingRow, best_accuracy
+from daas_dist.documents.results import EVALUATION
+from daas_dist.documents.run import CUT
 from daas_dist.engine.cut import Cut, cut
 from daas_dist.faults import Watchdog
 from daas_dist.job import PROVENANCE, Job, Report, at_work, load_together
@@ -26,10 +29,6 @@ from daas_dist.stopping import REASONS
 from daas_dist.training import Training
 from daas_dist.watch import plain_line
 
-EVALUATION = "evaluation.json"
-"""Of a row's last epoch: calibration bins, accuracy by class, what was taken for what."""
-CUT = "cut.json"
-"""Which micro-batch a run began with, where train.micro_batch leaves it to the ranks."""
 KEPT_CHECKPOINTS = 2
 """Of each row."""
 
@@ -105,13 +104,15 @@ def _keep(searched: dict[str, Any], run_dir: Path) -> None:
 def _cut(job: Job, team: Mesh) -> Cut:
     """How the ranks share a batch. Where train.micro_batch is null the first start decides, as
     another number of ranks would otherwise go on with another batch norm."""
-    settings, part, path = job.config.train, Part(team.rank, team.world), job.run_dir / CUT
+    settings, part = job.config.train, Part(team.rank, team.world)
 
     def first() -> str:
         began = (job.run_dir / PROVENANCE).exists()
-        if not (began and path.exists()):
-            write_json(path, {"micro_batch": cut(settings.batch_size, None, part).micro_batch})
-        return str(json.loads(path.read_text())["micro_batch"])
+        if not began or CUT.read(job.run_dir) is None:
+            CUT.write(job.run_dir, documents.Cut(cut(settings.batch_size, None, part).micro_batch))
+        kept = CUT.read(job.run_dir)
+        assert kept is not None
+        return str(kept.micro_batch)
 
     micro_batch = settings.micro_batch or int(job.mesh.led(first))
     return cut(settings.batch_size, micro_batch, part)
@@ -159,12 +160,12 @@ class Record:
         self.job.check_ours()
         if metrics is not None:
             assert self.training.evaluation is not None
-            write_json(self.folder / EVALUATION, self.training.evaluation.document())
-            before = [row["test_accuracy"] for row in read_metrics(self.folder)]
-            if metrics["test_accuracy"] > max(before, default=-1.0):
+            EVALUATION.write(self.folder, self.training.evaluation)
+            row, first = TrainingRow.parse(metrics), metrics["epoch"] == 1
+            if first or row.test_accuracy > best_accuracy(self.folder):
                 outcome.write_weights(self.folder / outcome.BEST, self.training.network)
             self.log.metric(metrics)
-            print(f"{self.training.row.name}: {plain_line(metrics)}", flush=True)
+            print(f"{self.training.row.name}: {plain_line(row)}", flush=True)
         state = self.training.state()
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
@@ -180,7 +181,8 @@ class Record:
             else outcome.write_weights(self.folder / outcome.EMA, average.module),
         }
         epochs = read_metrics(self.folder)
-        last = json.loads((self.folder / EVALUATION).read_text())
+        last = EVALUATION.read(self.folder)
+        assert last is not None
         result = outcome.document(self.job.config, self.training, epochs, last, weights)
         write_json(self.folder / "result.json", result)
         return result

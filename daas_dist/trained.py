@@ -4,7 +4,6 @@ A training writes result.json and, beside it, weights.safetensors for each netwo
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,17 @@ from torchvision.transforms.v2 import functional as tv
 
 from daas_dist import augment, models
 from daas_dist.data import decode
+from daas_dist.documents import Damaged, files, results
+from daas_dist.documents.results import TrainedResult
 from daas_dist.models.network import Network
 from daas_dist.policy import Policy
-from daas_dist.result import read
 from daas_dist.space import Genotype
 from daas_dist.transform import PolicyTransform
 
-KEYS = frozenset(
-    ("architecture", "policy", "seed", "last", "best", "best_epoch", "parameters", "multiply_adds",
-     "seconds", "epochs", "network", "data", "policy_result", "recipe", "weights", "test",
-     "throughput")
-)  # fmt: skip
-"""Of a trained row's result.json, beside kind and schema."""
 GENOTYPE = "genotype"
 """network.name where it is no fixed network of models.build."""
+MOST_WEIGHTS = 1 << 36
+"""Bytes of a weights file."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,8 @@ class Trained:
     folder: Path
     document: dict[str, Any]
     """All of result.json."""
+    result: TrainedResult
+    """The same, typed."""
     genotype: Genotype | None
     policy: Policy | None
     classes: tuple[str, ...]
@@ -107,40 +105,52 @@ class Trained:
 
         ValueError if the weights are not those of the result.
         """
+        weights = self.weights()
+        if self.genotype is not None:
+            # On no memory first: a result may name a network of any size, its file has one.
+            with torch.device("meta"):
+                self._check_fits(self.untrained(), weights)
         network = self.untrained()
         try:
-            network.load_state_dict(self.weights())
+            network.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"{self._weights_path()} does not fit its network: {error}") from error
         return network.eval()
 
+    def _check_fits(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+        for name, value in network.state_dict().items():
+            if name not in weights or weights[name].shape != value.shape:
+                raise ValueError(
+                    f"{self._weights_path()} does not fit its network: {name} should be of the "
+                    f"shape {list(value.shape)}; copy both from the run again"
+                )
+
     def untrained(self) -> nn.Module:
         """The network without its weights."""
-        given, channels = self.document["network"], self.expected.shape[0]
+        given, channels = self.result.network, self.expected.shape[0]
         if self.genotype is None:
-            return models.build(given["name"], classes=len(self.classes), in_channels=channels)
+            return models.build(given.name, classes=len(self.classes), in_channels=channels)
         return Network(
             self.genotype,
-            given["channels"],
-            given["cells"],
+            given.channels,
+            given.cells,
             len(self.classes),
             channels,
-            given["stem"],
-            given["auxiliary"],
+            given.stem,
+            given.auxiliary,
         )
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict."""
         path = self._weights_path()
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise ValueError(f"no file {path}; the weights lie beside their result.json") from error
-        found, expected = hashlib.sha256(data).hexdigest(), self.document["weights"]["sha256"]
+        data = files.read(path, "copy it from the run again", MOST_WEIGHTS)
+        if data is None:
+            raise ValueError(f"no file {path}; the weights lie beside their result.json")
+        found, expected = hashlib.sha256(data).hexdigest(), self.result.weights.sha256
         if found != expected:
             raise ValueError(
                 f"{path} is not the file of this result: its sha256 is {found}, expected "
-                f"{expected}; copy both from the run again"
+                f"{expected:.80}; copy both from the run again"
             )
         try:
             return safetensors.torch.load(data)
@@ -158,49 +168,50 @@ class Trained:
         return PolicyTransform(self.policy, generator)
 
     def _weights_path(self) -> Path:
-        return self.folder / self.document["weights"]["file"]
+        return self.folder / self.result.weights.file
 
 
 def load(path: Path | str) -> Trained:
     """The network of a training's result.json. Its weights are read when they are asked for."""
-    document = read(path, "trained")
-    if not set(document) >= KEYS:
-        raise ValueError(f"{path} lacks {', '.join(sorted(KEYS - set(document)))}")
+    path = Path(path)
+    result, document = results.read(path, "trained")
     try:
-        return _trained(Path(path).parent, document)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not whole: {type(error).__name__} {error}") from error
+        return _trained(path.parent, result, document)
+    except ValueError as error:
+        raise Damaged(path, str(error), results.REMEDY) from error
 
 
-def _trained(folder: Path, document: dict[str, Any]) -> Trained:
-    network, data, policy = document["network"], document["data"], document["policy_result"]
-    file, classes = document["weights"]["file"], tuple(data["classes"])
-    if Path(file).name != file:
-        raise ValueError(f"weights.file is {file!r}, expected a name in the result's own folder")
-    channels, height, width = data["shape"]
+def _trained(folder: Path, result: TrainedResult, document: dict[str, Any]) -> Trained:
+    """ValueError says which parts contradict each other."""
+    network, data = result.network, result.data
+    channels, height, width = data.shape
     if height != width:
-        raise ValueError(f"data.shape is {data['shape']}, expected a square")
-    if (network["name"] == GENOTYPE) != (network["genotype"] is not None):
-        raise ValueError(f"network.name is {network['name']!r}, which its genotype contradicts")
-    if (network["classes"], network["in_channels"]) != (len(classes), channels):
+        raise ValueError(f"data.shape is {data.shape}, expected a square")
+    if {len(data.mean), len(data.std)} - {1, channels} or len(data.mean) != len(data.std):
         raise ValueError(
-            f"the network has {network['classes']} classes and {network['in_channels']} channels, "
-            f"its data {len(classes)} and {channels}"
+            f"data.mean and data.std have {len(data.mean)} and {len(data.std)} numbers"
         )
+    if not all(std > 0 for std in data.std):
+        raise ValueError(f"data.std is {data.std}, expected numbers above 0")
+    if (network.name == GENOTYPE) != (network.genotype is not None):
+        raise ValueError(f"network.name is {network.name!a:.60}, which its genotype contradicts")
+    if (network.classes, network.in_channels) != (len(data.classes), channels):
+        raise ValueError(
+            f"the network has {network.classes} classes and {network.in_channels} channels, "
+            f"its data {len(data.classes)} and {channels}"
+        )
+    policy = result.policy_result
     return Trained(
         folder=folder,
         document=document,
-        genotype=Genotype.from_json(network["genotype"]) if network["genotype"] else None,
+        result=result,
+        genotype=None if network.genotype is None else Genotype.from_json(network.genotype),
         policy=None if policy is None else Policy.from_json(policy),
-        classes=classes,
+        classes=tuple(data.classes),
         expected=Input(
             (channels, height, width),
-            _floats(data["mean"]),
-            _floats(data["std"]),
-            data["test_resize"],
+            tuple(data.mean),
+            tuple(data.std),
+            data.test_resize,
         ),
     )
-
-
-def _floats(numbers: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(number) for number in numbers)

@@ -27,13 +27,18 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist import slurm, stopping
+from daas_dist.documents import checked, lines
+from daas_dist.documents.events import FILE as EVENTS
+from daas_dist.documents.events import Event
+from daas_dist.escaping import told
 from daas_dist.lock import Lock, Occupied
-from daas_dist.report.record import read_rows
 from daas_dist.runlog import RunLog
 from daas_dist.slurm import JobState, SlurmError
 
 LIVES = 3
-STEP = re.compile(r"step_(\d+)")
+STEP = re.compile(r"step_(\d{1,18})")
+MOST_EVENTS = 10_000
+"""That are looked at: what matters are the last starts."""
 REFUSED = 1
 OVER = 2.0
 """Seconds left of a job that Slurm ended for its time, and not for somebody."""
@@ -197,12 +202,23 @@ def _stall(log: RunLog, position: int, last: str) -> int:
 
 
 def _refuse(why: str) -> int:
-    print(why, file=sys.stderr)
+    print(told(why), file=sys.stderr)
     return REFUSED
 
 
 def _events(run_dir: Path) -> list[dict[str, Any]]:
-    return read_rows(run_dir / "events.jsonl")[0]
+    """The newest events that can be read: a bad line is told, and keeps no job from its start."""
+    found, wrong = lines.salvaged(run_dir / EVENTS, _parsed, MOST_EVENTS)
+    if wrong is not None:
+        print(f"{told(wrong)}; left out here", file=sys.stderr)
+    return found
+
+
+def _parsed(row: dict[str, Any]) -> dict[str, Any]:
+    """ValueError where it is no event, or a start without its position."""
+    if Event.parse(row).event == "attempt":
+        checked(int, row.get("position"), "position")
+    return row
 
 
 def _asked(identifier: str | None) -> JobState | None:
@@ -212,18 +228,18 @@ def _asked(identifier: str | None) -> JobState | None:
     try:
         return slurm.job(identifier)
     except SlurmError as error:
-        print(error, file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return None
 
 
 def _where(job: JobState | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"host": os.environ.get("SLURMD_NODENAME") or os.uname().nodename}
+    place: dict[str, Any] = {"host": os.environ.get("SLURMD_NODENAME") or os.uname().nodename}
     if job is not None:
-        told |= {"job": job.id, "nodes": os.environ.get("SLURM_JOB_NODELIST"),
+        place |= {"job": job.id, "nodes": os.environ.get("SLURM_JOB_NODELIST"),
                  "restart": job.restarts}  # fmt: skip
         if job.ends is not None:
-            told["minutes"] = round((job.ends - time.time()) / 60, 1)
-    return told
+            place["minutes"] = round((job.ends - time.time()) / 60, 1)
+    return place
 
 
 def _mine(run_dirs: Sequence[str]) -> Path:
@@ -232,10 +248,14 @@ def _mine(run_dirs: Sequence[str]) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    identifier = slurm.job_id()
-    if arguments[0] == "before":
-        return before(_mine(arguments[1:]), identifier)
-    verdict = after(_mine(arguments[2:]), int(arguments[1]), identifier)
+    identifier, first = slurm.job_id(), arguments[0] == "before"
+    try:
+        if first:
+            return before(_mine(arguments[1:]), identifier)
+        verdict = after(_mine(arguments[2:]), int(arguments[1]), identifier)
+    except (ValueError, OSError) as error:  # no file to write events to: nothing can be promised
+        print(told(error), file=sys.stderr)
+        return REFUSED if first else STOPPED
     return {"done": 0, "again": 0, "failed": 1, "stalled": 1, "refused": 1}.get(verdict, STOPPED)
 
 

@@ -1,14 +1,14 @@
 """What a run will cost: passes, time and disk, as far as can be known before it starts."""
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daas_dist import config as configuration
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import Config
+from daas_dist.documents import events, lines
+from daas_dist.documents.events import Event
 from daas_dist.published import GPU_DAYS
-from daas_dist.report.record import read_rows
 from daas_dist.schema import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -139,21 +139,25 @@ def _changed(config: Config) -> bool:
 
 def _seconds_before(config: Config, near: Path) -> float | None:
     """The median of earlier runs of the same configuration, whatever they ran on."""
+    depths = ("config.yaml", "*/config.yaml", "*/*/config.yaml")
     found = [
         seconds
-        for path in near.glob("**/config.yaml")
-        if len(path.relative_to(near).parts) <= 3 and (path.parent / "DONE").exists()
+        for depth in depths
+        for path in near.glob(depth)
+        if (path.parent / "DONE").exists()
         if (seconds := _took(config, path)) is not None
     ]
     return statistics.median(found) if found else None
 
 
 def _took(config: Config, path: Path) -> float | None:
+    file = path.with_name(events.FILE)
     try:
         before = configuration.load_frozen(path)
-    except ConfigError:
-        return None  # of another version
-    if any(key not in SAME for key in configuration.difference(before, config)):
-        return None
-    times: Sequence[float] = [row["time"] for row in read_rows(path.parent / "events.jsonl")[0]]
-    return times[-1] - times[0] if len(times) > 1 else None
+        if any(key not in SAME for key in configuration.difference(before, config)):
+            return None
+        first = next(lines.stream(file, Event.parse), None)
+        last = next(iter(lines.backward(file, Event.parse)), None)
+    except (ValueError, OSError):
+        return None  # of another version, or damaged: a neighbour tells what it can
+    return None if first is None or last is None or last == first else last.time - first.time

@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from submitit.slurm.slurm import SlurmExecutor
 
 from daas_dist import config as configuration
 from daas_dist import lock
-from daas_dist.runlog import write_json
+from daas_dist.documents import Damaged
+from daas_dist.documents import run as documents
+from daas_dist.documents.run import LocalPlan, LocalRun, SubmittedJob
+from daas_dist.redact import redacted
 from launch import rundir
-from launch.local import PLAN
 from launch.plan import Plan, Run
 from launch.rank import Rank
 from launch.resources import Resources
@@ -195,12 +197,9 @@ def _batches(runs: Sequence[Run]) -> list[list[Run]]:
 def _to_this_machine(plan: Plan, site: Site) -> None:
     """Write down what local.py shall run in turn, and start it."""
     resources = site.resources
-    runs = [
-        {"name": r.name, "run_dir": str(r.run_dir.absolute()), "after": list(r.after)}
-        for r in plan.runs
-    ]
-    values = {"ranks": resources.ranks, "threads": resources.cpus_per_gpu, "table": plan.table}
-    write_json(plan.root / PLAN, {**values, "runs": runs})
+    runs = [LocalRun(r.name, str(r.run_dir.absolute()), list(r.after)) for r in plan.runs]
+    local = LocalPlan(resources.ranks, resources.cpus_per_gpu, plan.table, runs)
+    documents.PLAN.write(plan.root, local)
     for run in plan.runs:
         rundir.record(run.run_dir, _told(plan, run, site, ""))
     start_local(plan.root.absolute(), site.code, site.cwd, show=resources.kind == "debug")
@@ -231,25 +230,30 @@ def start_local(root: Path, code: Path, cwd: Path, show: bool = False) -> None:
     process.returncode = 0  # it outlives this one, and nobody shall wait for it
 
 
-def _told(plan: Plan, run: Run, site: Site, identifier: str) -> dict[str, Any]:
-    return {
-        "cluster": site.resources.kind,
-        "id": identifier,
-        "name": run.name,
-        "plan": str(plan.root.absolute()),
-        "after": [str((plan.root / name).absolute()) for name in run.after],
-        "resources": asdict(site.resources),
-        "cwd": str(site.cwd),
-        "command": sys.argv,
-    }
+def _told(plan: Plan, run: Run, site: Site, identifier: str) -> SubmittedJob:
+    return SubmittedJob(
+        cluster=cast(Any, site.resources.kind),  # one of resources.KINDS
+        id=identifier,
+        name=run.name,
+        plan=str(plan.root.absolute()),
+        after=[str((plan.root / name).absolute()) for name in run.after],
+        resources=asdict(site.resources),
+        cwd=str(site.cwd),
+        command=[redacted(word) for word in sys.argv],
+    )
 
 
-def submit_again(run_dir: Path, job: Mapping[str, Any], code: Path, parents: Sequence[str]) -> str:
+def submit_again(run_dir: Path, job: SubmittedJob, code: Path, parents: Sequence[str]) -> str:
     """One run of Slurm's, as it was submitted before; its new job."""
     config = configuration.load_frozen(run_dir / rundir.CONFIG)
-    run = Run(job["name"], job["name"], run_dir, config)
-    plan = Plan(Path(job["plan"]), job["name"], (run,))
-    site = Site(Resources(**job["resources"]), code, Path(job["cwd"]))
+    run = Run(job.name, job.name, run_dir, config)
+    plan = Plan(Path(job.plan), job.name, (run,))
+    try:
+        resources = Resources(**job.resources)
+    except TypeError as error:  # of another version, or damaged
+        wrong = f"resources does not fit ({error})"
+        raise Damaged(run_dir / rundir.JOB, wrong, documents.JOB.remedy) from error
+    site = Site(resources, code, Path(job.cwd))
     [identifier] = _submit(plan, [run], site, parents)
-    rundir.record(run_dir, {**job, "id": identifier})
+    rundir.record(run_dir, replace(job, id=identifier))
     return identifier

@@ -6,14 +6,17 @@ What the directory says comes first, then squeue; sacct is not needed. A state i
     PENDING RUNNING …                             in Slurm's queue, as Slurm has it
     WAITING RUNNING                               in this machine's
     INTERRUPTED                                   neither; `resume` goes on
+    DAMAGED                                       a document of it cannot be read: which, and why
 """
 
+import json
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -22,9 +25,17 @@ from rich.text import Text
 
 from daas_dist import lock, slurm, stopping
 from daas_dist.config import ConfigError
-from daas_dist.report.markup import duration
-from daas_dist.report.panels import position, seconds_left
-from daas_dist.report.record import read_rows
+from daas_dist.documents import lines
+from daas_dist.documents.events import FILE as EVENTS
+from daas_dist.documents.events import PASSING, Event, ending, newest_first, trainings
+from daas_dist.documents.files import is_there, opened
+from daas_dist.documents.metrics import FILE as METRICS
+from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
+from daas_dist.documents.run import SubmittedJob
+from daas_dist.escaping import output, told, visible
+from daas_dist.redact import redacted
+from daas_dist.report.markup import duration, percent
+from daas_dist.report.panels import RECENT, seconds_left
 from daas_dist.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
@@ -35,8 +46,13 @@ ENDINGS = {"DONE": "COMPLETED", "FAILED": "FAILED", "STALLED": "STALLED"}
 COLOURS = {
     "COMPLETED": "green", "FAILED": "red", "STALLED": "red", "CANCELLED": "yellow",
     "STOPPED": "yellow", "INTERRUPTED": "magenta", "RUNNING": "blue",
+    "DAMAGED": "red",
 }  # fmt: skip
+DAMAGED = "DAMAGED"
+WRONG = 2
 REFRESH = 5.0
+LOG_BYTES = 4 << 20
+"""Of the end of a log."""
 LIVE = ("PENDING", "RUNNING", "WAITING", "COMPLETING", "CONFIGURING", "SUSPENDED", "PREEMPTED")
 
 
@@ -61,18 +77,25 @@ class Look:
 
 
 def look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
-    """queue: Slurm's, None where it cannot be asked."""
+    """queue: Slurm's, None where it cannot be asked. A run with a damaged document is DAMAGED."""
+    try:
+        return _look(run_dir, queue)
+    except ValueError as error:
+        return Look(str(run_dir), DAMAGED, told(error), "", 0, 0, 0, "", None, "")
+
+
+def _look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
     job = rundir.submitted(run_dir)
-    events, _ = read_rows(run_dir / "events.jsonl")
-    state, why = _state(run_dir, job, events, queue)
+    state, why = _state(run_dir, job, queue)
     rows, done, total = _progress(run_dir)
     left = seconds_left(rows) if state == "RUNNING" else None
+    events = run_dir / EVENTS
     return Look(
         run_dir=str(run_dir),
         state=state,
-        why=why,
-        job=job["id"] or job["cluster"],
-        starts=sum(event["event"] == "attempt" for event in events),
+        why=redacted(why),
+        job=job.id or job.cluster,
+        starts=lines.count(events, lambda row: row.get("event") == "attempt", b'"attempt"'),
         done=done,
         total=total,
         last=_in_short(rows[-1]) if rows else "",
@@ -83,33 +106,33 @@ def look(run_dir: Path, queue: Mapping[str, Queued] | None) -> Look:
 
 def _state(
     run_dir: Path,
-    job: Mapping[str, Any],
-    events: Sequence[Mapping[str, Any]],
+    job: SubmittedJob,
     queue: Mapping[str, Queued] | None,
 ) -> tuple[str, str]:
-    if job["cluster"] == "slurm":
-        queued = (queue or {}).get(job["id"])
+    if job.cluster == "slurm":
+        queued = (queue or {}).get(job.id)
         if queued is not None and not (run_dir / "DONE").exists():
             return queued.state, _waits(queued)
-    for file, state in ENDINGS.items():
-        if (run_dir / file).exists():
-            return state, (run_dir / file).read_text(errors="replace").strip()
-    told = [event for event in events if event["event"] not in ("warning", "checkpointed")]
-    last = told[-1] if told else {"event": ""}
-    if job["cluster"] != "slurm" and lock.held(Path(job["plan"]) / LOGS):
+    ended = ending(run_dir)
+    if ended is not None:
+        return ENDINGS[ended[0]], ended[1]
+    moves = (event for event in newest_first(run_dir) if event.event not in PASSING)
+    last = next(moves, Event(0.0, ""))
+    if job.cluster != "slurm" and lock.held(Path(job.plan) / LOGS):
         if lock.held(run_dir):
             return "RUNNING", ""
-        if last["event"] not in ("cancelled", "stopped"):
+        if last.event not in ("cancelled", "stopped"):
             return "WAITING", "for the runs before it"
-    asked = job["cluster"] != "slurm" or queue is not None  # else it may still be saving
-    if last["event"] == "cancelled" or (asked and (run_dir / stopping.FILE).exists()):
-        return "CANCELLED", str(last.get("reason", "`resume` goes on"))
-    if last["event"] == "stopped":
-        return "STOPPED", str(last.get("reason", "as stop_after_minutes asked; `resume` goes on"))
-    if job["cluster"] == "slurm" and queue is None:
+    asked = job.cluster != "slurm" or queue is not None  # else it may still be saving
+    if last.event == "cancelled" or (asked and (run_dir / stopping.FILE).exists()):
+        return "CANCELLED", str(last.details.get("reason", "`resume` goes on"))
+    if last.event == "stopped":
+        asked_for = "as stop_after_minutes asked; `resume` goes on"
+        return "STOPPED", str(last.details.get("reason", asked_for))
+    if job.cluster == "slurm" and queue is None:
         return "UNKNOWN", "squeue cannot be asked here"
-    unmet = [Path(parent).name for parent in job["after"] if not (Path(parent) / "DONE").exists()]
-    if unmet and not any(event["event"] == "attempt" for event in events):
+    unmet = [Path(parent).name for parent in job.after if not (Path(parent) / "DONE").exists()]
+    if unmet and not any(event.event == "attempt" for event in newest_first(run_dir)):
         return "CANCELLED", f"{unmet[0]} did not finish"
     return "INTERRUPTED", "in no queue; `resume` goes on"
 
@@ -123,25 +146,32 @@ def _waits(queued: Queued) -> str:
     return f"on {queued.reason}, {queued.left} of its time left"
 
 
-def _progress(run_dir: Path) -> tuple[list[dict[str, Any]], int, int]:
-    """(rows of the file written last, done, of how many)."""
-    files = [run_dir / "metrics.jsonl", *sorted((run_dir / "trainings").glob("*/metrics.jsonl"))]
-    files = [file for file in files if file.exists()]
-    read = [rows for rows in (read_rows(file)[0] for file in files) if rows]
-    places = [position(rows[-1]) for rows in read]
-    newest = max(read, key=lambda rows: rows[-1]["time"], default=[])
-    return newest, sum(done for done, _ in places), sum(total for _, total in places)
+def _progress(run_dir: Path) -> tuple[Sequence[MetricsRow], int, int]:
+    """(the newest rows of the file written last, done, of how many)."""
+    parse: dict[Path, Callable[[lines.Row], MetricsRow]] = {run_dir / METRICS: SearchRow.parse}
+    parse |= {folder / METRICS: TrainingRow.parse for folder in trainings(run_dir)}
+    newest = {
+        file: row
+        for file, each in parse.items()
+        if (row := next(iter(lines.backward(file, each)), None)) is not None
+    }
+    if not newest:
+        return [], 0, 0
+    file = max(newest, key=lambda file: newest[file].time)
+    rows, _ = lines.last(file, parse[file], RECENT + 1)
+    places = [row.position for row in newest.values()]
+    return rows, sum(done for done, _ in places), sum(total for _, total in places)
 
 
-def _in_short(row: Mapping[str, Any]) -> str:
-    accuracy = row.get("test_accuracy", row.get("val_accuracy"))
-    told = "" if accuracy is None else f"{100 * accuracy:.1f}%"
-    return f"{row['phase']}, val {told}" if "phase" in row else f"epoch {row['epoch']}, test {told}"
+def _in_short(row: MetricsRow) -> str:
+    if isinstance(row, SearchRow):
+        return f"{row.phase}, val {percent(row.val_accuracy, 1)}%"
+    return f"epoch {row.epoch}, test {percent(row.test_accuracy, 1)}%"
 
 
-def _log(run_dir: Path, job: Mapping[str, Any]) -> Path:
-    if job["cluster"] == "slurm":
-        return Path(job["plan"]) / LOGS / f"{job['id']}_0_log.out"
+def _log(run_dir: Path, job: SubmittedJob) -> Path:
+    if job.cluster == "slurm":
+        return Path(job.plan) / LOGS / f"{job.id}_0_log.out"
     return log_of(job, run_dir)
 
 
@@ -158,21 +188,24 @@ def looks(paths: Sequence[Path]) -> list[Look]:
     return [look(run_dir, queue) for run_dir in rundir.runs_in(paths)]
 
 
-def status(paths: Sequence[Path], as_json: bool, follow: bool) -> list[dict[str, Any]] | None:
-    """The looks as values for JSON; else a table on the terminal, which follows if asked to."""
+def status(paths: Sequence[Path], as_json: bool, follow: bool) -> int:
+    """Print the looks, as JSON or as a table, which follows on a terminal if asked to. 0, or WRONG
+    where one is damaged."""
+    console, found = Console(), looks(paths)
     if as_json:
-        return [asdict(each) for each in looks(paths)]
-    console = Console()
-    if not follow or not console.is_terminal:
-        console.print(table(looks(paths)))
-        return None
-    with Live(table(looks(paths)), console=console, auto_refresh=False) as live:
-        while True:
-            found = looks(paths)
-            live.update(table(found), refresh=True)
-            if not any(each.state in LIVE for each in found):
-                return None
-            time.sleep(REFRESH)
+        print(json.dumps([asdict(each) for each in found], indent=2))
+    elif not follow or not console.is_terminal:
+        console.print(table(found))
+    else:
+        with Live(table(found), console=console, auto_refresh=False) as live:
+            while any(each.state in LIVE for each in found):
+                time.sleep(REFRESH)
+                found = looks(paths)
+                live.update(table(found), refresh=True)
+    damaged = [each.why for each in found if each.state == DAMAGED]
+    for why in damaged:
+        print(f"submit: {why}", file=sys.stderr)
+    return WRONG if damaged else 0
 
 
 def table(found: Sequence[Look]) -> Table:
@@ -180,7 +213,7 @@ def table(found: Sequence[Look]) -> Table:
     for each in found:
         shown.add_row(
             *(
-                Text(cell)
+                Text(told(cell))
                 for cell in (
                     Path(each.run_dir).name,
                     each.state,
@@ -199,25 +232,34 @@ def table(found: Sequence[Look]) -> Table:
 
 def check_idle(todo: Plan) -> None:
     """ConfigError where a run of a plan is in a queue."""
-    there = [run.run_dir for run in todo.runs if (run.run_dir / JOB).exists()]
+    there = [run.run_dir for run in todo.runs if is_there(run.run_dir / JOB)]
     for each in looks(there) if there else []:
         if each.state in (*LIVE, "UNKNOWN"):  # what cannot be asked may be at work
             raise ConfigError(f"{each.run_dir} is in the queue already, as job {each.job}")
+        if each.state == DAMAGED:
+            raise ConfigError(each.why)
 
 
 def listed(root: Path) -> list[Path]:
     """Every submitted run below a folder, the newest first."""
     found = [*root.glob(f"*/{JOB}"), *root.glob(f"*/*/{JOB}")]
-    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+    return [path.parent for path in sorted(found, key=lambda path: -path.lstat().st_mtime)]
 
 
-def log_tail(run_dir: Path, lines: int) -> str:
-    """The end of what rank 0 printed. ConfigError where it printed nothing yet."""
+def log_tail(run_dir: Path, count: int) -> str:
+    """The last lines of what rank 0 printed, made harmless. ConfigError where it printed nothing
+    yet."""
     path = _log(run_dir, rundir.submitted(run_dir))
-    if not path.exists():
+    file = opened(path, "remove it")
+    if file is None:
         raise ConfigError(f"{path} is not there yet: `status {run_dir}` tells why")
-    text = path.read_text(errors="replace").splitlines()
-    return "\n".join([f"{path}:", *text[-lines:]])
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - LOG_BYTES))
+        text = output(file.read(LOG_BYTES).decode(errors="replace"))
+    cut = [] if size <= LOG_BYTES else [f"({size - LOG_BYTES} bytes before these are not shown)"]
+    end = text.splitlines()[-count:]
+    return "\n".join([f"{visible(path)}:", *(cut if len(end) < count else []), *end])
 
 
 def cancel(paths: Sequence[Path]) -> list[str]:
@@ -226,22 +268,27 @@ def cancel(paths: Sequence[Path]) -> list[str]:
     The file STOP is left in all of them: a job that Slurm kills before it can speak was cancelled
     too, and one that was about to come back does not.
     """
-    lines: list[str] = []
+    said: list[str] = []
     ids: list[str] = []
-    for each, run_dir in zip(looks(paths), rundir.runs_in(paths), strict=True):
-        job = rundir.submitted(run_dir)
-        if each.state not in LIVE:
-            lines.append(f"{run_dir}: {each.state} already")
+    for each in looks(paths):
+        run_dir = Path(each.run_dir)
+        if each.state not in (*LIVE, DAMAGED):
+            said.append(f"{run_dir}: {each.state} already")
             continue
         (run_dir / stopping.FILE).touch()
-        if job["cluster"] == "slurm":
-            ids.append(job["id"])
-            lines.append(f"{run_dir}: job {job['id']} cancelled")
+        try:
+            job = rundir.submitted(run_dir)
+        except ValueError as error:
+            said.append(f"{run_dir}: stops at its next step, if it runs ({error})")
+            continue
+        if job.cluster == "slurm":
+            ids.append(job.id)
+            said.append(f"{run_dir}: job {job.id} cancelled")
         else:
-            lines.append(f"{run_dir}: stops at its next step")
+            said.append(f"{run_dir}: stops at its next step")
     if ids:
         slurm.cancel(ids)  # all at once: one takes those with it that wait for it
-    return lines
+    return said
 
 
 def resume(paths: Sequence[Path]) -> list[str]:
@@ -250,7 +297,7 @@ def resume(paths: Sequence[Path]) -> list[str]:
     The frozen code is used again; where the folder `code` was removed, the code as it is now.
     Occupied where another submission is at it.
     """
-    roots = {Path(rundir.submitted(run_dir)["plan"]) for run_dir in rundir.runs_in(paths)}
+    roots = {Path(rundir.submitted(run_dir).plan) for run_dir in rundir.runs_in(paths)}
     with ExitStack() as held:
         for root in sorted(roots):
             held.enter_context(rundir.submitting(root))
@@ -258,38 +305,39 @@ def resume(paths: Sequence[Path]) -> list[str]:
 
 
 def _resume(paths: Sequence[Path]) -> list[str]:
-    lines: list[str] = []
+    said: list[str] = []
     local: dict[Path, Path] = {}
-    live = {Path(each.run_dir).absolute(): each.job for each in looks(paths) if each.state in LIVE}
-    found = sorted(
-        looks(paths), key=lambda each: len(rundir.submitted(Path(each.run_dir))["after"])
-    )
-    for each in found:
+    found = looks(paths)
+    damaged = [each.why for each in found if each.state == DAMAGED]
+    if damaged:
+        raise ConfigError(damaged[0])
+    live = {Path(each.run_dir).absolute(): each.job for each in found if each.state in LIVE}
+    jobs = [(each, rundir.submitted(Path(each.run_dir))) for each in found]
+    for each, job in sorted(jobs, key=lambda pair: len(pair[1].after)):
         run_dir = Path(each.run_dir)
-        job = rundir.submitted(run_dir)
         if each.state in (*LIVE, "COMPLETED"):
-            lines.append(f"{run_dir}: {each.state}, nothing to do")
+            said.append(f"{run_dir}: {each.state}, nothing to do")
             continue
         if each.state == "UNKNOWN":
-            lines.append(f"{run_dir}: may be at work, as {each.why}")
+            said.append(f"{run_dir}: may be at work, as {each.why}")
             continue
-        unmet = [Path(parent) for parent in job["after"] if not (Path(parent) / "DONE").exists()]
+        unmet = [Path(parent) for parent in job.after if not (Path(parent) / "DONE").exists()]
         lost = [parent for parent in unmet if parent not in live]
         if lost:
-            lines.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
+            said.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
             continue
         rundir.reopen(run_dir)
-        root = Path(job["plan"])
+        root = Path(job.plan)
         code = rundir.freeze_code(root)
-        if job["cluster"] == "slurm":
+        if job.cluster == "slurm":
             identifier = executors.submit_again(run_dir, job, code, [live[p] for p in unmet])
-            lines.append(f"{run_dir}: job {identifier}")
+            said.append(f"{run_dir}: job {identifier}")
         else:
-            local[root] = Path(job["cwd"])
+            local[root] = Path(job.cwd)
             identifier = ""
-            lines.append(f"{run_dir}: on this machine")
+            said.append(f"{run_dir}: on this machine")
         live[run_dir.absolute()] = identifier
     for root, cwd in local.items():
         if not lock.held(root / LOGS):
             executors.start_local(root, root / "code", cwd)
-    return lines
+    return said

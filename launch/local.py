@@ -7,24 +7,24 @@ signal stops the run at hand (it saves) and starts no other; the file STOP in a 
 that one alone.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from daas_dist.config import ConfigError
+from daas_dist.documents import run as documents
+from daas_dist.documents.run import LocalPlan, SubmittedJob
+from daas_dist.escaping import told
 from daas_dist.lock import Lock, Occupied
 from daas_dist.runlog import RunLog
 from launch import attempt
 from launch.rundir import LOGS
 from launch.table import Table
 
-PLAN = "plan.json"
 SHUTDOWN = 120
 """Seconds that torchrun leaves its ranks to save."""
 
@@ -34,20 +34,23 @@ class Queue:
 
     def __init__(self, root: Path, show: bool) -> None:
         self.root, self.show = root, show
-        self.plan: dict[str, Any] = json.loads((root / PLAN).read_text())
+        plan = documents.PLAN.read(root)
+        if plan is None:
+            raise ConfigError(f"{root} has no {documents.PLAN.file}: submit by launch/submit.py")
+        self.plan: LocalPlan = plan
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
 
     def work(self) -> int:
         """0 if every run is finished."""
-        directories = {run["name"]: Path(run["run_dir"]) for run in self.plan["runs"]}
-        for run in self.plan["runs"]:
-            missing = [name for name in run["after"] if not _done(directories[name])]
+        directories = {run.name: Path(run.run_dir) for run in self.plan.runs}
+        for run in self.plan.runs:
+            missing = [name for name in run.after if not _done(directories[name])]
             if missing and not self.stopped:
-                self._drop(directories[run["name"]], f"{missing[0]} failed")
-            if not missing and not self.stopped and not _done(directories[run["name"]]):
-                self._run(directories[run["name"]])
-        if self.plan["table"]:
+                self._drop(directories[run.name], f"{missing[0]} failed")
+            if not missing and not self.stopped and not _done(directories[run.name]):
+                self._run(directories[run.name])
+        if self.plan.table:
             Table(str(self.root))()
         return 0 if all(map(_done, directories.values())) else 1
 
@@ -68,13 +71,13 @@ class Queue:
         """One attempt: torchrun's status, which tells little; the files tell the rest."""
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
-            "--nproc-per-node", str(self.plan["ranks"]),
+            "--nproc-per-node", str(self.plan.ranks),
             "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
             "--shutdown-timeout", str(SHUTDOWN), "-m", "launch.rank", str(run_dir),
         ]  # fmt: skip
         environment = dict(os.environ)
-        if self.plan["threads"]:
-            environment["OMP_NUM_THREADS"] = str(self.plan["threads"])
+        if self.plan.threads:
+            environment["OMP_NUM_THREADS"] = str(self.plan.threads)
         if self.show:
             self.process = subprocess.Popen(command, env=environment)
         else:
@@ -92,21 +95,26 @@ def _done(run_dir: Path) -> bool:
     return (run_dir / "DONE").exists()
 
 
-def log_of(job: Mapping[str, Any], run_dir: Path) -> Path:
+def log_of(job: SubmittedJob, run_dir: Path) -> Path:
     """Where the ranks of a run print."""
-    return Path(job["plan"]) / LOGS / f"{run_dir.name}.log"
+    return Path(job.plan) / LOGS / f"{run_dir.name}.log"
 
 
 def main(root: Path, show: bool) -> int:
+    """0 if every run is finished; 1; 2 where the plan or its lock is damaged or in use."""
+    try:
+        return _work(root, show)
+    except ValueError as error:
+        print(f"local: {told(error)}", file=sys.stderr)
+        return 2
+
+
+def _work(root: Path, show: bool) -> int:
     queue = Queue(root, show)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, queue.heard)
-    try:
-        with Lock(root / LOGS):
-            return queue.work()
-    except Occupied as error:
-        print(error, file=sys.stderr)
-        return 2
+    with Lock(root / LOGS):
+        return queue.work()
 
 
 if __name__ == "__main__":

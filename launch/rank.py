@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daas_dist import cli, config, slurm, stopping
+from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
+from daas_dist.documents.whole import Document
 from daas_dist.faults import PeerLost
 from daas_dist.lock import Lock, Occupied
-from daas_dist.report.record import read_document
 from daas_dist.runlog import write_json, write_text
 from daas_dist.slurm import SlurmError
 
@@ -78,10 +79,10 @@ def join(run_dir: Path, patience: float) -> None:
     Rank 0 chooses a free port, another after each restart, and writes its address to the run
     directory, which all nodes see. PeerLost where it does not come in so many seconds.
     """
-    world = int(os.environ.get("SLURM_NTASKS", "1"))
+    world = int(_of_step("NUM_TASKS", "NTASKS") or 1)
     if "RANK" in os.environ or world == 1:
         return
-    rank, nodes = int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_NNODES", "1"))
+    rank, nodes = int(os.environ["SLURM_PROCID"]), int(_of_step("NUM_NODES", "NNODES") or 1)
     start = "-".join(
         [_job(), *(os.environ.get(f"SLURM_{name}", "0") for name in ("RESTART_COUNT", "STEP_ID"))]
     )
@@ -98,10 +99,15 @@ def join(run_dir: Path, patience: float) -> None:
         "WORLD_SIZE": str(world),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(world // nodes),
-        "MASTER_ADDR": str(told["address"]),
-        "MASTER_PORT": str(told["port"]),
+        "MASTER_ADDR": told.address,
+        "MASTER_PORT": str(told.port),
     }
-    _choose_interface(str(told["address"]))
+    _choose_interface(told.address)
+
+
+def _of_step(name: str, of_job: str) -> str | None:
+    """What Slurm says of these ranks; of a job that lost a node it says how many it had."""
+    return os.environ.get(f"SLURM_STEP_{name}", os.environ.get(f"SLURM_{of_job}"))
 
 
 def _job() -> str:
@@ -113,7 +119,7 @@ def own_address(nodes: int) -> str:
     if nodes == 1:
         return "127.0.0.1"
     try:
-        names = slurm.host_names(os.environ["SLURM_JOB_NODELIST"])
+        names = slurm.host_names(_of_step("NODELIST", "JOB_NODELIST") or "")
         other = next(name for name in names if name != os.environ.get("SLURMD_NODENAME"))
         return source_address(slurm.node_address(other))
     except (SlurmError, OSError, KeyError, StopIteration):
@@ -141,10 +147,11 @@ def free_port(address: str) -> int:
     raise OSError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {address}")
 
 
-def _wait_for(file: Path, rank: int, patience: float) -> dict[str, object]:
+def _wait_for(file: Path, rank: int, patience: float) -> Rendezvous:
+    meeting = Document(Rendezvous, file.name, RENDEZVOUS_REMEDY)
     until = time.monotonic() + patience
     while time.monotonic() < until:
-        told = read_document(file)
+        told = meeting.read_file(file)
         if told is not None:
             return told
         time.sleep(0.1)

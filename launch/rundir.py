@@ -7,20 +7,22 @@ job.json       where it was submitted, and as what
 
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from daas_dist import config as configuration
 from daas_dist import stopping
 from daas_dist.config import ConfigError
+from daas_dist.documents import run as documents
+from daas_dist.documents.files import is_there
+from daas_dist.documents.run import SubmittedJob
 from daas_dist.lock import Lock
-from daas_dist.report.record import read_document
-from daas_dist.runlog import CODE, ENDINGS, RunLog, checkout, write_json, write_text
+from daas_dist.runlog import ENDINGS, RunLog, checkout, write_json, write_text
 from launch.plan import Plan
 
-JOB = "job.json"
+JOB = documents.JOB.file
 CONFIG = "config.yaml"
 PACKAGES = ("daas_dist", "launch")
 NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
@@ -85,19 +87,19 @@ def freeze_code(root: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, partial / package, ignore=NOT_CODE)
-    write_json(partial / CODE, checkout(source / PACKAGES[0]))
+    documents.CHECKOUT.write(partial, checkout(source / PACKAGES[0]))
     partial.rename(code)
     return code
 
 
-def record(run_dir: Path, job: Mapping[str, Any]) -> None:
+def record(run_dir: Path, job: SubmittedJob) -> None:
     """A job that was submitted for a run directory: what `status` reads."""
-    write_json(run_dir / JOB, {**job, "submitted": time.time()})
+    write_json(run_dir / JOB, asdict(replace(job, submitted=time.time())))
 
 
-def submitted(run_dir: Path) -> dict[str, Any]:
-    """ConfigError if it never was."""
-    job = read_document(run_dir / JOB)
+def submitted(run_dir: Path) -> SubmittedJob:
+    """ConfigError if it never was, Damaged if what it says is not whole."""
+    job = documents.JOB.read(run_dir)
     if job is None:
         raise ConfigError(f"{run_dir} was not submitted: it has no {JOB}")
     return job
@@ -107,8 +109,8 @@ def runs_in(paths: Sequence[Path]) -> list[Path]:
     """Run directories, and those inside folders of several. ConfigError for what is neither."""
     found: list[Path] = []
     for path in paths:
-        inside = sorted(each.parent for each in path.glob(f"*/{JOB}"))
-        if (path / JOB).exists():
+        inside = sorted(each for each in path.glob("*") if is_there(each / JOB))
+        if is_there(path / JOB):
             found.append(path)
         elif inside:
             found += inside

@@ -10,7 +10,6 @@ What is not a flag is KEY=VALUE, as `daas run` takes it.
 """
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from daas_dist import slurm
 from daas_dist.config import Config, ConfigError
 from daas_dist.doctor import preflight
+from daas_dist.escaping import output, told
 from daas_dist.slurm import SlurmError
 from launch import estimate, executors, jobs, plan, resources, rundir
 from launch.plan import Plan
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _look_after(words[0], words[1:])
         return _submit(words)
     except ValueError as error:
-        print(f"submit: {error}", file=sys.stderr)
+        print(f"submit: {told(error)}", file=sys.stderr)
         return 2
     except (SlurmError, OSError) as error:
-        print(f"submit: {error}", file=sys.stderr)
+        print(f"submit: {told(error)}", file=sys.stderr)
         return 1
 
 
@@ -128,7 +128,7 @@ def _check_mesh(config: Config, asked: Resources) -> None:
 def _check_slurm(todo: Plan, asked: Resources, dry_run: bool) -> None:
     text = executors.script(todo, asked, Path.cwd())
     if dry_run:
-        print(text)
+        print(output(text))
     if not slurm.available():
         if dry_run:
             print("\nsbatch is not on PATH here: not asked whether it would take this")
@@ -141,7 +141,8 @@ def _check_slurm(todo: Plan, asked: Resources, dry_run: bool) -> None:
         if check.state == "fail":
             raise ConfigError(f"{check.name}: {check.reason}; {check.remedy}")
         if check.state == "warn":
-            print(f"warning: {check.name}: {check.reason}; {check.remedy}", file=sys.stderr)
+            warning = told(f"{check.name}: {check.reason}; {check.remedy}")
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _check_disk(todo: Plan) -> None:
@@ -159,17 +160,18 @@ def _tell(todo: Plan, asked: Resources) -> None:
     gpus = f", {asked.gpus_per_node} GPUs a node" if asked.gpus_per_node else ""
     limit = f", {asked.minutes} minutes at a time" if asked.kind == "slurm" else ""
     ranks = f"{asked.nodes} node{'s' if asked.nodes > 1 else ''} × {asked.ranks} rank"
-    print(f"{todo.title}: {len(todo.runs)} run{'s' if len(todo.runs) > 1 else ''} in {todo.root}")
+    count = f"{len(todo.runs)} run{'s' if len(todo.runs) > 1 else ''}"
+    print(told(f"{todo.title}: {count} in {todo.root}"))
     print(f"each on {ranks}{'s' if asked.ranks > 1 else ''}{gpus}{limit}")
-    told: set[str] = set()
+    done: set[str] = set()
     for run in todo.runs:
-        if run.group in told:
+        if run.group in done:
             continue
-        told.add(run.group)
+        done.add(run.group)
         passes = f"{estimate.passes(run.config):g} forward-backward passes a step"
-        print(f"{run.group} ({run.config.stage}): {passes}")
+        print(told(f"{run.group} ({run.config.stage}): {passes}"))
         near = todo.root.parent if todo.root.parent.exists() else Path("runs")
-        print(f"  {estimate.hours(run.config, near)}")
+        print(f"  {told(estimate.hours(run.config, near))}")
 
 
 def _twin(todo: Plan, asked: Resources) -> str:
@@ -190,11 +192,11 @@ def _twin(todo: Plan, asked: Resources) -> str:
 
 def jobs_told(todo: Plan) -> str:
     lines = [
-        f"{run.run_dir}: {('job ' + job['id']) if job['id'] else 'on this machine'}"
+        told(f"{run.run_dir}: {('job ' + job.id) if job.id else 'on this machine'}")
         for run in todo.runs
         for job in [rundir.submitted(run.run_dir)]
     ]
-    return "\n".join([*lines, f"python launch/submit.py status {todo.root}"])
+    return "\n".join([*lines, told(f"python launch/submit.py status {todo.root}")])
 
 
 # --- Looking after -------------------------------------------------------------------------------
@@ -211,14 +213,14 @@ def _look_after(command: str, words: Sequence[str]) -> int:
     if command == "logs":
         parser.add_argument("--lines", type=int, default=50)
     given = parser.parse_args(words)
+    if command == "logs" and given.lines < 1:
+        raise ConfigError(f"--lines {given.lines} is not possible: expected 1 or more")
     if command == "list":
         given.paths = jobs.listed(given.paths or Path("runs"))
         given.follow = False
     if command in ("status", "list"):
-        found = jobs.status(given.paths, given.json, given.follow)
-        if found is not None:
-            print(json.dumps(found, indent=2))
-    elif command == "logs":
+        return jobs.status(given.paths, given.json, given.follow)
+    if command == "logs":
         for run_dir in rundir.runs_in(given.paths):
             print(jobs.log_tail(run_dir, given.lines))
     elif command == "table":
@@ -226,7 +228,7 @@ def _look_after(command: str, words: Sequence[str]) -> int:
             Table(str(path))()
     else:
         act = jobs.cancel if command == "cancel" else jobs.resume
-        print("\n".join(act(given.paths)))
+        print("\n".join(map(told, act(given.paths))))
     return 0
 
 

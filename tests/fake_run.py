@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from daas_dist.documents.results import Evaluation
 from daas_dist.evaluation import numbers, summary, sums
 from daas_dist.report.samples import Samples
 from daas_dist.rng import stream
@@ -250,7 +251,7 @@ def pictures(count: int, size: int = 28, channels: int = 3) -> Samples:
     return Samples.draw(images.to(torch.uint8), augment, stream(0, "fake", "samples"), draws=5)
 
 
-def evaluation(seed: int, level: float, classes: int) -> dict[str, Any]:
+def evaluation(seed: int, level: float, classes: int) -> Evaluation:
     """Of 2,000 images: classes of different difficulty, a network that is too sure of itself."""
     generator = stream(seed, "fake", "evaluation", f"{level:.4f}")
     labels = torch.randint(classes, (2000,), generator=generator)
@@ -258,7 +259,7 @@ def evaluation(seed: int, level: float, classes: int) -> dict[str, Any]:
     hardness = torch.linspace(0, 2.5, classes)[labels]
     logits[torch.arange(2000), labels] += 4.5 - hardness
     logits[torch.arange(2000), (labels + 1) % classes] += 1.5
-    return numbers(sums(3.0 * logits, labels), classes).document()
+    return numbers(sums(3.0 * logits, labels), classes)
 
 
 GROUPS = (
@@ -306,7 +307,7 @@ def training(
             folder.mkdir(parents=True)
             _write_lines(folder / "metrics.jsonl", metrics)
             document = evaluation(seed, level, len(classes))
-            (folder / "evaluation.json").write_text(json.dumps(document))
+            (folder / "evaluation.json").write_text(json.dumps(document.document()))
             if complete:
                 comparison.append({
                     "architecture": architecture, "policy": policy, "seed": seed,

@@ -108,8 +108,8 @@ def test_a_row_tells_the_last_and_the_first_best_epoch() -> None:
         {"epoch": epoch, "test_accuracy": top1, "test_top5": top5}
         for epoch, top1, top5 in ((1, 0.5, 0.91), (2, 0.8, 0.93), (3, 0.8, 0.99), (4, 0.7, 0.95))
     ]
-    last = numbers(sums(*problem(50, 10)), 10).document()
+    last = numbers(sums(*problem(50, 10)), 10)
     row = summary(lines, last)
     assert (row["last"], row["best"], row["best_epoch"]) == (0.7, 0.8, 2)
     assert (row["last_top5"], row["best_top5"]) == (0.95, 0.93)
-    assert row["class_accuracy"] == last["class_accuracy"]
+    assert row["class_accuracy"] == last.class_accuracy

@@ -11,6 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 FLOORS = [
     {
+        "documents",
+        "escaping",
+        "redact",
         "attention",
         "augment",
         "color_jitter",

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import fake_run
+import numpy as np
 import pytest
 import torch
 
@@ -135,7 +136,10 @@ def test_a_policy_that_did_not_move_is_not_said_to_be_led(search_dir: Path, tmp_
     result = json.loads((path / "result.json").read_text())
     leader = result["policy"]["ranking"][0]
     assert f"led by {leader['operation'].replace('_', ' ')} and" in read([path]).text
-    leader["weight"] = 0.099  # of two slots: undecided is 2 / 15 / 2
+    place = result["policy"]["operations"].index(leader["operation"])
+    result["policy"]["probabilities"] = [[1 / 15] * 15] * 2
+    applied = [0.7425 if o == place else 0.5 for o in range(15)]
+    result["policy"]["application"] = [applied] * 2  # of two slots: undecided is 2 / 15 / 2
     (path / "result.json").write_text(json.dumps(result))
     assert "to 9.9 % from 6.7 %" in read([path]).text
 
@@ -180,8 +184,9 @@ def test_what_was_found_is_told_with_its_costs_and_the_mobile_setting(
 
 
 def test_evidence_that_was_never_gathered_is_told_as_such() -> None:
-    part = {"mean": [[0.3, 0.1], [0.1, 0.2]], "standard_error": [[0.1, None], [None, None]]}
-    found = policy.certainty({"applied": part}).tolist()
+    mean, error = [[0.3, 0.1], [0.1, 0.2]], [[0.1, None], [None, None]]
+    gains = np.array(mean, float), np.array(error, float)
+    found = policy.certainty(policy.Evidence(gains, gains, gains)).tolist()
     assert found[0] == pytest.approx(3.0) and math.isnan(found[1])
 
 
@@ -273,7 +278,7 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) 
     rows, offset = read_rows(path)
     assert (rows, offset) == ([{"step": 1}, {"step": 2}], 25)
     path.write_bytes(b'{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is not JSON"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: is not JSON"):
         read_rows(path)
 
 
@@ -351,7 +356,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"schema": 2, "kind": "search"}')
-    with pytest.raises(ValueError, match=r"result.json: schema 2; this version reads 1"):
+    with pytest.raises(ValueError, match=r"result.json: has the schema 2, expected 1"):
         write([tmp_path])
 
 
@@ -469,13 +474,13 @@ def test_seeds_are_put_together_in_the_reliability_diagram_and_the_classes() -> 
     documents = [fake_run.evaluation(seed, 0.9, 9) for seed in (0, 1, 2)]
     pooled = tested.pooled_bins(documents)
     assert pooled[:, 0].sum() == 3 * 2000
-    right = sum(d["class_images"][c] * d["class_accuracy"][c] for d in documents for c in range(9))
+    right = sum(d.class_images[c] * (d.class_accuracy[c] or 0) for d in documents for c in range(9))
     assert pooled[:, 1].sum() == pytest.approx(right)
     rows = tested.class_rows(documents, fake_run.CLASSES)
     assert [row.mean for row in rows] == sorted(row.mean for row in rows)
     for row in rows:
         c = fake_run.CLASSES.index(row.name)
-        taken = [sum(d["confusion"][c][o] for d in documents) for o in range(9)]
+        taken = [sum((d.confusion or [])[c][o] for d in documents) for o in range(9)]
         images, taken[c] = sum(taken), 0
         most = max(range(9), key=lambda o: taken[o])
         assert row.taken_for == (fake_run.CLASSES[most], pytest.approx(taken[most] / images))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daas_dist import runlog
+from daas_dist.documents.run import PROVENANCE
 from daas_dist.runlog import (
     RunLog,
     provenance,
@@ -109,7 +110,7 @@ def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for broken in ('{"step": ', "7", "null"):
         path.write_text(f"{json.dumps(record(3))}\n{broken}\n{json.dumps(record(4))}\n")
-        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no JSON object"):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: is .*; repair or remove"):
             read_metrics(tmp_path)
 
 
@@ -124,9 +125,9 @@ def test_what_was_true_before_a_cut_is_true_until_it_is_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "replace", dies)
+        patch.setattr("os.fsync", dies)
         log.truncate_after(1)
-    assert read_metrics(tmp_path) == [record(step) for step in (1, 2, 3)]
+    assert read_metrics(tmp_path) in ([record(1)], [record(step) for step in (1, 2, 3)])
     assert names(tmp_path) == {"metrics.jsonl"}
 
 
@@ -256,18 +257,18 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_provenance_names_the_commit_and_what_differs_from_it(source: Path) -> None:
     clean = provenance(["daas", "run"], "cpu", "abc")
-    assert clean["commit"] == git(source.parent, "rev-parse", "HEAD")
-    assert (clean["dirty"], clean["diff_sha256"]) == (False, None)
+    assert clean.commit == git(source.parent, "rev-parse", "HEAD")
+    assert (clean.dirty, clean.diff_sha256) == (False, None)
     seen = []
     for text in ("second\n", "third\n"):
         source.write_text(text)
         changed = provenance(["daas", "run"], "cpu", "abc")
-        assert changed["commit"] == clean["commit"]
-        assert changed["dirty"] is True
-        seen.append(changed["diff_sha256"])
+        assert changed.commit == clean.commit
+        assert changed.dirty is True
+        seen.append(changed.diff_sha256)
     source.write_text("first\n")
     (source.parent / "new.py").write_text("x\n")
-    seen.append(provenance(["daas", "run"], "cpu", "abc")["diff_sha256"])
+    seen.append(provenance(["daas", "run"], "cpu", "abc").diff_sha256)
     assert len(set(seen)) == 3
     assert all(len(digest) == len(hashlib.sha256().hexdigest()) for digest in seen)
 
@@ -275,7 +276,7 @@ def test_provenance_names_the_commit_and_what_differs_from_it(source: Path) -> N
 def test_a_copy_inside_another_checkout_is_not_of_its_commit(source: Path) -> None:
     (source.parents[1] / ".gitignore").write_text("package/\n")
     git(source.parents[1], "rm", "--quiet", "--cached", str(source))
-    assert provenance([], "cpu", "abc")["commit"] is None
+    assert provenance([], "cpu", "abc").commit is None
 
 
 def test_provenance_without_git(
@@ -283,7 +284,7 @@ def test_provenance_without_git(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     told = provenance([], "cpu", "abc")
-    assert (told["commit"], told["dirty"], told["diff_sha256"]) == (None, False, None)
+    assert (told.commit, told.dirty, told.diff_sha256) == (None, False, None)
 
 
 def test_a_git_hook_s_variables_do_not_lead_elsewhere(
@@ -292,21 +293,17 @@ def test_a_git_hook_s_variables_do_not_lead_elsewhere(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     git(elsewhere, "init", "--quiet")
     monkeypatch.setenv("GIT_DIR", str(elsewhere / ".git"))
-    assert provenance([], "cpu", "abc")["commit"] == git(source.parent, "rev-parse", "HEAD")
+    assert provenance([], "cpu", "abc").commit == git(source.parent, "rev-parse", "HEAD")
 
 
 def test_provenance_says_what_ran_where(tmp_path: Path) -> None:
-    told = provenance(["daas", "run", "seed=3"], "cpu (2 threads)", "abc")
-    write_json(tmp_path / "provenance.json", told)
-    assert set(told) == {
-        "commit", "dirty", "diff_sha256", "versions", "host", "command", "device", "started",
-        "data_sha256",
-    }  # fmt: skip
-    assert told["command"] == ["daas", "run", "seed=3"]
-    assert told["device"] == "cpu (2 threads)"
-    assert told["data_sha256"] == "abc"
-    assert told["versions"]["torch"] == torch.__version__
-    assert told["versions"]["numpy"]
-    assert told["host"]
-    age = time.time() - datetime.fromisoformat(told["started"]).timestamp()
+    command = ["daas", "run", "seed=3", "data.root=https://me:pw@h.org/a"]
+    PROVENANCE.write(tmp_path, provenance(command, "cpu (2 threads)", "abc"))
+    told = PROVENANCE.read(tmp_path)
+    assert told is not None
+    assert told.command == ["daas", "run", "seed=3", "data.root=https://…@h.org/a"]
+    assert (told.device, told.data_sha256) == ("cpu (2 threads)", "abc")
+    assert told.versions["torch"] == torch.__version__ and told.versions["numpy"]
+    assert told.host
+    age = time.time() - datetime.fromisoformat(told.started).timestamp()
     assert -1 < age < 60

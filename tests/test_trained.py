@@ -137,15 +137,15 @@ def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ("change", "words"),
     [
         (_set("weights", "file", value="../weights.safetensors"), "a name in the result's own"),
-        (_set("weights", "file", value=["x"]), "is not whole"),
+        (_set("weights", "file", value=["x"]), r"weights.file is \['x'\], expected a text"),
         (_set("network", "classes", value=9), "9 classes and 1 channels, its data 10 and 1"),
         (_set("network", "genotype", value=None), "contradicts"),
         (_set("network", "name", value="small"), "contradicts"),
         (_set("data", "shape", value=[1, 28, 30]), "expected a square"),
-        (_set("data", value={}), "is not whole: KeyError"),
+        (_set("data", value={}), "has no data.classes"),
         (_set("schema", value=2), "schema 2, expected 1"),
         (_set("kind", value="search"), "not the result.json of a trained network"),
-        (lambda document: document.pop("recipe"), "lacks recipe"),
+        (lambda document: document.pop("recipe"), "has no recipe"),
     ],
 )
 def test_a_result_that_is_not_whole_is_one_sentence(

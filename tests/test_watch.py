@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import fake_run
 import pytest
@@ -14,8 +16,11 @@ from rich.console import Console
 from rich.text import Text
 
 from daas_dist import watch
+from daas_dist.documents import lines
+from daas_dist.documents.events import Event
+from daas_dist.documents.metrics import SearchRow, TrainingRow
 from daas_dist.report import panels
-from daas_dist.report.record import Row, read_rows
+from daas_dist.report.record import read_rows
 
 Maker = Callable[[], tuple[Console, io.StringIO]]
 
@@ -30,9 +35,16 @@ def terminal(width: int = 100) -> tuple[Console, io.StringIO]:
     return Console(file=written, width=width, force_terminal=True, color_system=None), written
 
 
-def rows_of(tmp_path: Path, done: float = 0.6) -> list[Row]:
-    path = fake_run.search(tmp_path / "run", state="in progress", done=done, lines=30)
-    return read_rows(path / "metrics.jsonl")[0]
+def search_rows(path: Path) -> list[SearchRow]:
+    return lines.read(path / "metrics.jsonl", SearchRow.parse)[0]
+
+
+def training_rows(path: Path) -> list[TrainingRow]:
+    return lines.read(path / "metrics.jsonl", TrainingRow.parse)[0]
+
+
+def rows_of(tmp_path: Path, done: float = 0.6) -> list[SearchRow]:
+    return search_rows(fake_run.search(tmp_path / "run", state="in progress", done=done, lines=30))
 
 
 def test_a_row_of_a_search_is_one_line(tmp_path: Path) -> None:
@@ -40,21 +52,23 @@ def test_a_row_of_a_search_is_one_line(tmp_path: Path) -> None:
     line = panels.plain_line(row, left=3725)
     assert "\n" not in line
     assert "epoch 30/50 | joint step 6000/10000" in line
-    assert f"loss {row['train_loss']:.3f} val {row['val_loss']:.3f}" in line
-    assert f"τ {row['tau']:.2f}" in line and line.endswith("1 h 02 min left")
+    assert f"loss {row.train_loss:.3f} val {row.val_loss:.3f}" in line
+    assert f"τ {row.tau:.2f}" in line and line.endswith("1 h 02 min left")
 
 
 def test_a_row_of_a_training_is_one_line(tmp_path: Path) -> None:
     path = fake_run.training(tmp_path / "train", epochs=8)
-    row = read_rows(path / "trainings/found-found-seed1/metrics.jsonl")[0][-1]
-    assert f"test {100 * row['test_accuracy']:.1f}%" in panels.plain_line(row)
+    row = training_rows(path / "trainings/found-found-seed1")[-1]
+    assert f"test {100 * row.test_accuracy:.1f}%" in panels.plain_line(row)
 
 
-def test_time_left_is_at_the_pace_of_the_phase_without_the_pauses() -> None:
+def test_time_left_is_at_the_pace_of_the_phase_without_the_pauses(tmp_path: Path) -> None:
+    moments: list[tuple[int, float, Literal["warmup", "joint"]]]
     moments = [(100, 0.0, "warmup"), (200, 50.0, "warmup"), (300, 300.0, "joint"),
                (400, 500.0, "joint"), (500, 9500.0, "joint"), (600, 9700.0, "joint")]  # fmt: skip
-    rows: list[Row] = [
-        {"step": step, "steps": 1000, "time": time, "phase": phase} for step, time, phase in moments
+    row = rows_of(tmp_path)[-1]
+    rows = [
+        replace(row, step=step, steps=1000, time=time, phase=phase) for step, time, phase in moments
     ]
     assert panels.seconds_left(rows) == pytest.approx(400 * 2.0)
     assert panels.seconds_left(rows[:2]) == pytest.approx(800 * 0.5)
@@ -70,7 +84,8 @@ def test_the_panel_of_a_search_fits_and_tells_the_leading_operations(
     console.print(panels.search_panel("[red]a run[/]", rows, notes=[Text("skip [b]share[/]")]))
     shown = written.getvalue()
     assert max(map(len, shown.splitlines())) <= width
-    leader = max(rows[-1]["policy_weight"], key=lambda op: rows[-1]["policy_weight"][op])
+    weights = rows[-1].policy_weight or {}
+    leader = max(weights, key=lambda op: weights[op])
     assert leader.replace("_", " ")[:8] in shown
     for words in ("[red]a run[/]", "epoch 30 of 50", "skip [b]share[/]"):
         assert words in shown
@@ -79,7 +94,7 @@ def test_the_panel_of_a_search_fits_and_tells_the_leading_operations(
 @pytest.mark.parametrize("target", ["policy", "architecture"])
 def test_a_search_for_one_thing_is_shown(tmp_path: Path, target: str) -> None:
     path = fake_run.narrow(fake_run.search(tmp_path / "run", lines=10), target)
-    rows, _ = read_rows(path / "metrics.jsonl")
+    rows = search_rows(path)
     console, written = terminal()
     console.print(panels.search_panel("run", rows))
     assert ("normal cell" in written.getvalue()) == (target == "architecture")
@@ -96,16 +111,17 @@ def test_the_policy_of_a_warm_up_is_not_shown(tmp_path: Path) -> None:
     for done, shown in ((0.2, False), (0.6, True)):
         path = fake_run.search(tmp_path / str(done), state="in progress", done=done, lines=30)
         console, written = terminal()
-        console.print(panels.search_panel("run", read_rows(path / "metrics.jsonl")[0]))
+        console.print(panels.search_panel("run", search_rows(path)))
         assert ("policy" in written.getvalue()) == shown
 
 
 def test_of_many_trainings_those_under_way_are_shown(tmp_path: Path) -> None:
     path = fake_run.training(tmp_path / "train", epochs=8)
-    row = read_rows(path / "trainings/found-found-seed1/metrics.jsonl")[0][-1]
-    trainings = {f"network-{n}": [row] for n in range(30)} | {"late": [{**row, "epoch": 3}]}
+    row = training_rows(path / "trainings/found-found-seed1")[-1]
+    trainings = {f"network-{n}": panels.Progress([row], 0.5) for n in range(30)}
+    trainings |= {"late": panels.Progress([replace(row, epoch=3)], 0.5)}
     console, written = terminal(80)
-    console.print(panels.trainings_panel("run", trainings | {"new": []}))
+    console.print(panels.trainings_panel("run", trainings | {"new": panels.Progress([], None)}))
     shown = written.getvalue()
     assert "3/8" in shown and "and 15 more" in shown and "1 in their first epoch" in shown
     assert len(shown.splitlines()) < 24
@@ -146,7 +162,7 @@ def test_a_display_redraws_one_panel_on_a_terminal(tmp_path: Path) -> None:
     with watch.Display("run", console) as display:
         for row in rows:
             display.row(row)
-    assert f"step {rows[-1]['step']} of 10000" in written.getvalue()
+    assert f"step {rows[-1].step} of 10000" in written.getvalue()
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1)])
@@ -183,7 +199,7 @@ def test_watching_a_growing_training_follows_it_to_its_end(tmp_path: Path, make:
 def test_a_file_that_a_resume_cut_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
-    follower = watch.Follower(path)
+    follower = watch.Follower(path, lines.whole)
     assert [row["step"] for row in follower.poll()] == [1, 2, 3]
     path.write_text('{"step": 1}\n')
     follower.poll()
@@ -200,7 +216,10 @@ def test_what_is_no_run_is_told_clearly(tmp_path: Path) -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    warning = {"time": 1.0, "event": "warning", "message": "skip share above one half"}
-    assert panels.event_line(warning) == "warning: skip share above one half"
-    assert panels.event_line({"time": 1.0, "event": "resumed", "step": 5}) == "resumed: step 5"
-    assert panels.event_line({"time": 1.0, "event": "finished"}) == "finished"
+    def line(**row: object) -> str:
+        return panels.event_line(Event.parse({"time": 1.0, **row}))
+
+    told = line(event="warning", message="skip share above one half")
+    assert told == "warning: skip share above one half"
+    assert line(event="resumed", step=5) == "resumed: step 5"
+    assert line(event="finished") == "finished"

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from daas_dist.data import remote
 from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, DataError, Manifest, parse
 from daas_dist.data.remote import NotFetched
+from daas_dist.escaping import told
 from daas_dist.runlog import sync_folder, write_bytes
 
 FOLDER = "daas-shards"
@@ -106,7 +107,7 @@ class Cache:
             latest = max(kept, key=lambda path: path.stat().st_mtime_ns, default=None)
             if latest is None:
                 raise
-            print(f"{error}; going on with what is in {latest.parent}", file=sys.stderr)
+            print(told(f"{error}; going on with what is in {latest.parent}"), file=sys.stderr)
             return latest.read_bytes()
         return file.getvalue()
 

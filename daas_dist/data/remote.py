@@ -3,8 +3,11 @@
 Nothing of a connection outlives a call: a process may fork between any two.
 """
 
+import base64
 import gc
 import hashlib
+import netrc
+import os
 import time
 import urllib.error
 import urllib.request
@@ -115,7 +118,24 @@ def opened(place: str) -> Generator[IO[bytes]]:
 def _ask(url: str) -> Any:
     """By Python's own client: fsspec's keeps connections in a thread, which a fork would share."""
     request = urllib.request.Request(url, headers={"User-Agent": "daas-dist"})
+    secret = _from_netrc(request.host.partition(":")[0])
+    if secret is not None and request.type == "https":
+        # Not to whom the server may send us on.
+        request.add_unredirected_header("Authorization", f"Basic {secret}")
     return urllib.request.urlopen(request, timeout=SILENT)
+
+
+def _from_netrc(host: str) -> str | None:
+    """Name and password of a host, as the header has them, from ~/.netrc or the file NETRC."""
+    try:
+        found = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except FileNotFoundError:
+        return None
+    except (OSError, netrc.NetrcParseError) as error:
+        raise NotFetched(f"~/.netrc cannot be read ({type(error).__name__})") from error
+    if found is None:
+        return None
+    return base64.b64encode(f"{found[0]}:{found[2] or ''}".encode()).decode()
 
 
 def _over_http(url: str) -> Iterator[bytes]:

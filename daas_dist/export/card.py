@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daas_dist.data import printable
+from daas_dist.escaping import markdown_code
 from daas_dist.export.subject import Subject
+from daas_dist.redact import redacted
 from daas_dist.report.compare import MOBILE
 from daas_dist.report.markup import amount, duration
 from daas_dist.space import KINDS
@@ -55,14 +56,8 @@ def _sections(subject: Subject) -> dict[str, list[str]]:
 
 
 def code(value: object) -> str:
-    """A code span of any text: its fence is longer than any run of backticks inside."""
-    shown = printable(value if isinstance(value, str) else json.dumps(value))
-    longest, run = 0, 0
-    for character in shown:
-        run = run + 1 if character == "`" else 0
-        longest = max(longest, run)
-    fence = "`" * (longest + 1)
-    return f"{fence} {shown} {fence}" if longest or shown != shown.strip() else f"`{shown}`"
+    """A code span of a text, or of another value as JSON."""
+    return markdown_code(redacted(value if isinstance(value, str) else json.dumps(value)))
 
 
 def _title(subject: Subject) -> str:
@@ -132,8 +127,13 @@ def _search(subject: Subject) -> list[str]:
         return []
     if found is None:
         return ["The search's own result did not lie beside this training's when this was written."]
-    made = _made_by(found.get("provenance") or {})
-    return [*_listed("Search", found.get("telemetry") or {}), *made]
+    return [*_listed("Search", _table(found, "telemetry")), *_made_by(_table(found, "provenance"))]
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part that is a table; none where the file has another thing there."""
+    part = values.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _made_by(provenance: Mapping[str, Any]) -> list[str]:

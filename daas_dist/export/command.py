@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from daas_dist.escaping import told
 from daas_dist.export import ALL, TARGETS, export
 
 
@@ -12,7 +13,7 @@ def main(words: Sequence[str]) -> None:
     given = _parser().parse_args(words)
     out = given.out or given.result.parent / "export"
     for line in export(given.result, given.to, out):
-        print(line)
+        print(told(line))
 
 
 def _parser() -> argparse.ArgumentParser:

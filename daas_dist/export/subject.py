@@ -1,12 +1,14 @@
 """What is handed over: a search's result or a trained network, and where it comes from."""
 
 import hashlib
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daas_dist import result, trained
+from daas_dist.documents import results
+from daas_dist.documents.whole import read_object
 from daas_dist.policy import Policy
 from daas_dist.space import Genotype
 from daas_dist.trained import Trained
@@ -43,13 +45,13 @@ class Subject:
             "kind": self.document["kind"],
             "architecture": given.get("name", "searched"),
             "seed": self.document.get("seed"),
-            "commit": self.provenance.get("commit"),
+            "commit": _commit(self.provenance),
         }
 
 
 def read(path: Path) -> Subject:
     """The subject of a result.json. ValueError if it is none."""
-    if result.kind(path) == "trained":
+    if results.kind_of(path) == "trained":
         return _of_training(path)
     document, found = result.read(path), result.load(path)
     return Subject(
@@ -79,13 +81,15 @@ def _of_training(path: Path) -> Subject:
     )
 
 
+def _commit(provenance: dict[str, Any]) -> str | None:
+    """A commit by its number; None where the file has another thing there."""
+    commit = provenance.get("commit")
+    return commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{6,64}", commit) else None
+
+
 def _beside(path: Path) -> dict[str, Any] | None:
     """A file of the run; None where the row was moved away from it."""
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+    return read_object(path, "remove it to export without what it says")
 
 
 def _sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ Nothing here changes a run directory, except for the report.html that is written
 from collections.abc import Sequence
 from pathlib import Path
 
+from daas_dist.documents.writing import write_text
 from daas_dist.report.record import Run
 
 FILE = "report.html"
@@ -28,15 +29,13 @@ def write(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     Finished, failed and unfinished runs are all shown, as what they are. Raises ValueError if there
     is no directory, or one of them is no run.
     """
-    # Only here: a search imports report.samples, and should not pay for matplotlib.
-    from daas_dist.report.page import page
-
     if not run_dirs:
         raise ValueError("report: expected at least one run directory, got none")
     runs = [Run.read(Path(directory)) for directory in run_dirs]
+    # Only here: a search imports report.samples, and should not pay for matplotlib.
+    from daas_dist.report.page import page
+
     target = Path(run_dirs[0]) / FILE if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page(runs), encoding="utf-8")
-    partial.replace(target)
+    write_text(target, page(runs))
     return target

@@ -3,12 +3,12 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
+from daas_dist.documents.results import Derived
 from daas_dist.report import markup
 from daas_dist.report.compare import MOBILE, MOBILE_SIDE
 from daas_dist.report.pictures import COLOUR, inline
-from daas_dist.report.record import Row
 from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -58,29 +58,30 @@ def mobile(image: Sequence[int], multiply_adds: int) -> str:
     return f"{where} the {markup.amount(MOBILE)} mobile setting"
 
 
-def costs(derived: Row) -> str:
+def costs(derived: Derived) -> str:
     """What the found network costs, in sentences; derived: as result.json has it."""
-    _, height, width = derived["image"]
-    setting = mobile(derived["image"], derived["multiply_adds"])
+    _, height, width = derived.image
+    setting = mobile(derived.image, derived.multiply_adds)
     words = (
-        f"As {derived['cells']} cells of {derived['channels']} channels on images of {height} × "
-        f"{width} it has {markup.amount(derived['parameters'])} parameters and "
-        f"{markup.amount(derived['multiply_adds'])} multiply-adds{setting and f', {setting}'}."
+        f"As {derived.cells} cells of {derived.channels} channels on images of {height} × "
+        f"{width} it has {markup.amount(derived.parameters)} parameters and "
+        f"{markup.amount(derived.multiply_adds)} multiply-adds{setting and f', {setting}'}."
     )
-    # Results of earlier versions had no limit on parameters to tell.
-    given = {"multiply_adds": derived["max_flops"], "parameters": derived.get("max_parameters")}
+    given = {"multiply_adds": derived.max_flops, "parameters": derived.max_parameters}
     limited = {name: most for name, most in given.items() if most is not None}
     if not limited:
         return words
-    words += f" It was searched under a limit of {_amounts(limited, limited)}"
-    if derived["without_limit"] is None:
+    words += f" It was searched under a limit of {_amounts(limited)}"
+    if derived.without_limit is None:
         return f"{words}, within which the search ended by itself."
-    freely = _amounts(derived["without_limit"], limited)
-    return f"{words} and is what α and β prefer within it; what they prefer of all has {freely}."
+    freely = {name: getattr(derived.without_limit, name) for name in limited}
+    return f"{words} and is what α and β prefer within it; what they prefer of all has " + (
+        f"{_amounts(freely)}."
+    )
 
 
-def _amounts(numbers: Row, names: Iterable[str]) -> str:
-    each = (f"{markup.amount(numbers[name])} {name.replace('_', '-')}" for name in names)
+def _amounts(numbers: Mapping[str, float]) -> str:
+    each = (f"{markup.amount(most)} {name.replace('_', '-')}" for name, most in numbers.items())
     return " and ".join(each)
 
 

@@ -8,7 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daas_dist.report.record import Row, Run
+from daas_dist.documents.metrics import best_accuracy
+from daas_dist.documents.results import Throughput
+from daas_dist.report.record import Run
 
 MOBILE, MOBILE_SIDE = 600e6, 224
 """Multiply-adds that the "mobile setting" allows, and the images' side in pixels."""
@@ -42,8 +44,7 @@ class Trained:
     parameters: int | None = None
     multiply_adds: int | None = None
     seconds: float | None = None
-    throughput: Row | None = None
-    """images_per_second, peak_memory_mb, ranks, engine."""
+    throughput: Throughput | None = None
     shape: tuple[int, ...] = ()
     """Of an image, (C, H, W)."""
 
@@ -87,43 +88,43 @@ def trained(run: Run) -> list[Trained]:
     """What comparison.json lists, then the trainings that are not in it yet, from their metrics.
 
     Rows of before there was a top-5, and of before a row told of its data, have none."""
-    listed = run.comparison["rows"] if run.comparison is not None else []
+    listed = run.comparison.rows if run.comparison is not None else []
     rows = [
         Trained(
-            architecture=row["architecture"],
-            policy=row["policy"],
-            seed=row["seed"],
-            last=row["last"],
-            best=row["best"],
-            epoch=row["epochs"],
-            epochs=row["epochs"],
-            top5=row.get("last_top5"),
-            best_top5=row.get("best_top5"),
-            calibration_error=row.get("calibration_error"),
-            parameters=row["parameters"],
-            multiply_adds=row["multiply_adds"],
-            seconds=row["seconds"],
-            throughput=row.get("throughput"),
-            shape=tuple(row["data"]["shape"]) if "data" in row else (),
+            architecture=row.architecture,
+            policy=row.policy,
+            seed=row.seed,
+            last=row.last,
+            best=row.best,
+            epoch=row.epochs,
+            epochs=row.epochs,
+            top5=row.last_top5,
+            best_top5=row.best_top5,
+            calibration_error=row.calibration_error,
+            parameters=row.parameters,
+            multiply_adds=row.multiply_adds,
+            seconds=row.seconds,
+            throughput=row.throughput,
+            shape=() if row.data is None else tuple(row.data.shape),
         )
         for row in listed
     ]
     known = {(row.architecture, row.policy, row.seed) for row in rows}
     for training in run.trainings:
         identity = (training.architecture, training.policy, training.seed)
-        if identity in known or not training.metrics:
+        latest = None if identity in known else training.latest
+        if latest is None:
             continue
-        latest = training.metrics[-1]
         rows.append(
             Trained(
                 *identity,
-                last=latest["test_accuracy"],
-                best=max(row["test_accuracy"] for row in training.metrics),
-                top5=latest.get("test_top5"),
-                calibration_error=latest.get("test_calibration_error"),
-                epoch=latest["epoch"],
+                last=latest.test_accuracy,
+                best=best_accuracy(training.path),
+                top5=latest.test_top5,
+                calibration_error=latest.test_calibration_error,
+                epoch=latest.epoch,
                 # Listed is finished: one that reached its last epoch but is unlisted is not, yet.
-                epochs=max(latest["epochs"], latest["epoch"] + 1),
+                epochs=max(latest.epochs, latest.epoch + 1),
             )
         )
     return rows

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from daas_dist.documents import Damaged
+from daas_dist.documents.events import ENDED, Event
+from daas_dist.documents.lines import REMEDY
+from daas_dist.documents.metrics import FILE
+from daas_dist.documents.results import Derived
+from daas_dist.policy import Policy
 from daas_dist.report import cells, markup, policy, trainings
 from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
-from daas_dist.report.record import ENDED, Row, Run, details
+from daas_dist.report.record import Run
 from daas_dist.space import Genotype
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -39,17 +45,16 @@ def notices(run: Run) -> str:
         reached = ""
         if run.metrics:
             row = run.metrics[-1]
-            when = datetime.fromtimestamp(row["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-            reached = (
-                f" The last line of metrics, at {when}, is step {row['step']} of {row['steps']}."
-            )
+            when = datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            reached = f" The last line of metrics, at {when}, is step {row.step} of {row.steps}."
         notes += (
             f"<div class='notice calm'>{what}: what follows is what it has so far.{reached}</div>"
         )
-    warnings = [event for event in run.events if event["event"] == "warning"]
+    warnings = [event for event in run.events if event.event == "warning"]
     if warnings:
         listed = "".join(f"<div>{text(event_words(event))}</div>" for event in warnings[-3:])
-        more = f" (the last 3 of {len(warnings)})" if len(warnings) > 3 else ""
+        count = f"{len(warnings)}{'' if run.all_events else ' or more'}"
+        more = f" (the last 3 of {count})" if len(warnings) > 3 else ""
         notes += f"<div class='notice'><b>Warnings{more}</b>{listed}</div>"
     return notes
 
@@ -73,13 +78,13 @@ def _search_sentence(run: Run) -> str:
         if not run.metrics:
             return "The search has written no metrics yet."
         row = run.metrics[-1]
-        phase = "warm-up" if row["phase"] == "warmup" else "joint phase"
+        phase = "warm-up" if row.phase == "warmup" else "joint phase"
         stands = {"failed": "ended", "stopped": "stands"}.get(run.status, "is")
         return (
-            f"The search {stands} at epoch {row['epoch']} of {row['epochs']} ({phase}), with a "
-            f"validation accuracy of {markup.percent(row['val_accuracy'])} %."
+            f"The search {stands} at epoch {row.epoch} of {row.epochs} ({phase}), with a "
+            f"validation accuracy of {markup.percent(row.val_accuracy)} %."
         )
-    telemetry, data = run.result["telemetry"], run.result["data"]
+    telemetry, data = run.result.telemetry, run.result.document.data
     found = []
     genotype = genotype_of(run)
     if genotype is not None:
@@ -89,31 +94,32 @@ def _search_sentence(run: Run) -> str:
             f"a normal cell led by {cells.WORDS[common]} "
             f"({operations.count(common)} of {len(operations)} edges)"
         )
-    if run.result["policy"] is not None:
-        found.append(_policy_led_by(run.result["policy"]))
-    took, name = markup.duration(telemetry["seconds"]), DATA.get(data["name"], data["name"])
+    if run.result.policy is not None:
+        found.append(_policy_led_by(run.result.policy))
+    took, name = markup.duration(telemetry.seconds), DATA.get(data.name, data.name)
     return (
         f"In {took} on {text(name)}, the search settled on "
         f"{' and '.join(found) or 'nothing that it was asked for'}."
     )
 
 
-def _policy_led_by(document: Row) -> str:
-    start, rows = policy.undecided(document["slots"]), document["ranking"]
-    first, second = (_name(row) for row in rows[:2])
-    left_out = [_name(row) for row in reversed(rows) if row["weight"] < LEFT_OUT * start]
+def _policy_led_by(found: Policy) -> str:
+    start, rows = policy.undecided(found.slots), found.ranking()
+    first, second = (_name(operation) for operation, _ in rows[:2])
+    left_out = [_name(operation) for operation, w in reversed(rows) if w < LEFT_OUT * start]
     without = f", leaving out {_listed(left_out)}" if left_out else ""
-    if rows[0]["weight"] >= DECIDED * start:
+    highest = rows[0][1]
+    if highest >= DECIDED * start:
         return f"a policy led by {first} and {second}{without}"
-    shown = f"{markup.percent(rows[0]['weight'], 1)} % from {markup.percent(start, 1)} %"
+    shown = f"{markup.percent(highest, 1)} % from {markup.percent(start, 1)} %"
     rose = f"({first} rose furthest, to {shown})"
     if left_out:
         return f"a policy{without}, which favours none of the others yet {rose}"
     return f"a policy that is hardly decided yet {rose}"
 
 
-def _name(row: Row) -> str:
-    return text(row["operation"].replace("_", " "))
+def _name(operation: str) -> str:
+    return text(operation.replace("_", " "))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -161,26 +167,26 @@ def tiles(run: Run) -> str:
     if run.is_search and run.metrics:
         made.append(_validation(run))
     derived = derived_of(run)
-    if best is None and derived is not None and (note := _mobile(run, derived["multiply_adds"])):
-        cost = markup.amount(derived["multiply_adds"])
+    if best is None and derived is not None and (note := _mobile(run, derived.multiply_adds)):
+        cost = markup.amount(derived.multiply_adds)
         made.append((cost, "multiply-adds of what was found", note))
     if run.result is not None:
-        telemetry = run.result["telemetry"]
-        note = f"{telemetry['steps']} steps, {markup.amount(telemetry['passes'])} passes of a path"
-        made.append((markup.duration(telemetry["seconds"]), "search time", note))
+        telemetry = run.result.telemetry
+        note = f"{telemetry.steps} steps, {markup.amount(telemetry.passes)} passes of a path"
+        made.append((markup.duration(telemetry.seconds), "search time", note))
     elif run.metrics:
         row = run.metrics[-1]
-        steps = f"step {row['step']} of {row['steps']}"
-        made.append((f"{row['epoch']} / {row['epochs']}", "epochs", steps))
-        made.append((f"{row['images_per_second']:.0f}", "images a second", ""))
+        steps = f"step {row.step} of {row.steps}"
+        made.append((f"{row.epoch} / {row.epochs}", "epochs", steps))
+        made.append((f"{row.images_per_second:.0f}", "images a second", ""))
     return "".join(markup.tile(*each) for each in made)
 
 
 def _validation(run: Run) -> tuple[str, str, str]:
-    row = run.metrics[-1] if run.result is None else run.result["telemetry"]
+    row = run.metrics[-1] if run.result is None else run.result.telemetry
     network = "its fixed network" if genotype_of(run) is None else "sampled paths on shared weights"
     note = f"of the search: {network}{', so far' if run.result is None else ''}"
-    return f"{markup.percent(row['val_accuracy'])} %", "validation accuracy", note
+    return f"{markup.percent(row.val_accuracy)} %", "validation accuracy", note
 
 
 def _trained(best: Group) -> list[tuple[str, str, str]]:
@@ -199,24 +205,26 @@ def _trained(best: Group) -> list[tuple[str, str, str]]:
 def _mobile(run: Run, multiply_adds: int) -> str:
     """How a network stands to the mobile setting, at the images that it was found for."""
     derived = derived_of(run)
-    return "" if derived is None else cells.mobile(derived["image"], multiply_adds)
+    return "" if derived is None else cells.mobile(derived.image, multiply_adds)
 
 
-def derived_of(run: Run) -> Row | None:
+def derived_of(run: Run) -> Derived | None:
     """What the found network costs; None if it was not said, or no architecture was searched."""
     found = run.result or run.searched
-    return None if found is None else found.get("derived")
+    return None if found is None else found.document.derived
 
 
 def genotype_of(run: Run) -> Genotype | None:
     """The found architecture, or the one of the moment."""
     if run.result is not None:
-        found = run.result["genotype"]
-    else:
-        found = run.metrics[-1]["genotype"] if run.metrics else None
-    return None if found is None else Genotype.from_json(found)
+        return run.result.genotype
+    found = run.metrics[-1].genotype if run.metrics else None
+    try:
+        return None if found is None else Genotype.from_json(found)
+    except ValueError as error:
+        raise Damaged(run.path / FILE, f"its last line: {error}", REMEDY) from error
 
 
-def event_words(event: Row) -> str:
-    moment = datetime.fromtimestamp(event["time"], UTC).strftime("%m-%d %H:%M:%S")
-    return " · ".join([moment, event["event"], *filter(None, [details(event)])])
+def event_words(event: Event) -> str:
+    moment = datetime.fromtimestamp(event.time, UTC).strftime("%m-%d %H:%M:%S")
+    return " · ".join([moment, event.event, *filter(None, [event.words])])

@@ -1,18 +1,21 @@
 """Small blocks of HTML and the style sheet. Every name from a run passes through `text`."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from daas_dist.escaping import html
+from daas_dist.redact import redacted
 
 LEVELS = "f4f7fb", "d6e4f2", "a9c9e6", "6ea6d5", "2f7ebd", "0a5795"
 """One hue from empty to full, for cells of tables."""
 
 
 def text(value: object) -> str:
-    return escape(str(value), quote=True)
+    """Any value as HTML, in text and in quoted attributes; without the secrets of URLs."""
+    return html(redacted(str(value)))
 
 
-def percent(fraction: float, digits: int = 2) -> str:
-    return f"{100 * fraction:.{digits}f}"
+def percent(fraction: float | None, digits: int = 2) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def percent_spread(figures: tuple[float, float | None]) -> str:

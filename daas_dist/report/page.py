@@ -89,14 +89,14 @@ def _comparison_table(keyed: Mapping[str, Run]) -> str:
     for letter, run in keyed.items():
         result = run.result
         best = leading(groups(run))
-        accuracy = run.metrics[-1]["val_accuracy"] if run.metrics else None
+        accuracy = run.metrics[-1].val_accuracy if run.metrics else None
         cost = best.rows[0] if best is not None else None
-        epochs = f"{run.metrics[-1]['epoch']} / {run.metrics[-1]['epochs']}" if run.metrics else "–"
+        epochs = f"{run.metrics[-1].epoch} / {run.metrics[-1].epochs}" if run.metrics else "–"
         rows.append(
             [
                 f"{_key(letter)}<a href='#run-{letter}'>{text(run.name)}</a>",
                 f"{status_pill(run)}<br><span class='weak'>{kind(run)}</span>",
-                text(result["data"]["name"]) if result is not None else "–",
+                text(result.document.data.name) if result is not None else "–",
                 epochs,
                 "–" if accuracy is None else f"{markup.percent(accuracy)} %",
                 "–" if best is None else markup.percent_spread(best.last()),
@@ -104,8 +104,8 @@ def _comparison_table(keyed: Mapping[str, Run]) -> str:
                 "–"
                 if cost is None or cost.multiply_adds is None
                 else markup.amount(cost.multiply_adds),
-                "–" if result is None else markup.amount(result["telemetry"]["passes"]),
-                "–" if result is None else markup.duration(result["telemetry"]["seconds"]),
+                "–" if result is None else markup.amount(result.telemetry.passes),
+                "–" if result is None else markup.duration(result.telemetry.seconds),
             ]
         )
     head = ("Run", "", "Data", "Epochs", "Validation", "Trained, last epoch", "Parameters",
@@ -140,9 +140,9 @@ def _found(searches: Mapping[str, Run]) -> list[str]:
     """Policies as one table, architectures one under the other."""
     parts = []
     weights = {
-        _key(letter): {row["operation"]: row["weight"] for row in run.result["policy"]["ranking"]}
+        _key(letter): dict(run.result.policy.ranking())
         for letter, run in searches.items()
-        if run.result is not None and run.result["policy"] is not None
+        if run.result is not None and run.result.policy is not None
     }
     if weights:
         lead = "Probability × application, summed over slots, %."

@@ -1,20 +1,22 @@
 """The rows of a run as a terminal shows them: a line each for logs, or a panel of the latest state.
 
-`rows` are lines of metrics.jsonl, of a search or of one training.
+`rows` are lines of metrics.jsonl, of a search or of one training, the newest of many.
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from daas_dist.documents.events import Event
+from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
+from daas_dist.escaping import told, visible
 from daas_dist.report.markup import duration
-from daas_dist.report.record import Row, details
 
 LEADING = 5
 """Operations that are shown of the policy, and of each cell."""
@@ -24,79 +26,86 @@ FULL = 0.4
 """The share at which an operation's bar is full, if none has more: an undecided search looks so."""
 RECENT = 20
 """Intervals that the time left is estimated from."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A training under way: its newest epochs, and its best test accuracy of all."""
+
+    rows: Sequence[TrainingRow]
+    best: float | None
+
+
 COLOURS = {"finished": "green", "failed": "red", "stopped": "yellow", "in progress": "blue"}
 
 
-def is_training(row: Row) -> bool:
-    return "test_accuracy" in row
-
-
-def position(row: Row) -> tuple[int, int]:
-    """(done, of how many): steps of a search, epochs of a training."""
-    if is_training(row):
-        return row["epoch"], row["epochs"]
-    return row["step"], row["steps"]
-
-
-def seconds_left(rows: Sequence[Row]) -> float | None:
+def seconds_left(rows: Sequence[MetricsRow]) -> float | None:
     """At the median pace of the latest intervals of this phase; None before there are two rows.
 
     A median, so that the pause of an interruption does not count. A joint step costs more than one
     of the warm-up: during the warm-up this is too little.
     """
-    phase = rows[-1].get("phase") if rows else None
-    recent = [row for row in rows[-RECENT - 1 :] if row.get("phase") == phase]
+    phase = _phase(rows[-1]) if rows else ""
+    recent = [row for row in rows[-RECENT - 1 :] if _phase(row) == phase]
     paces = []
     for before, after in zip(recent, recent[1:], strict=False):
-        steps = position(after)[0] - position(before)[0]
+        steps = after.position[0] - before.position[0]
         if steps > 0:
-            paces.append((after["time"] - before["time"]) / steps)
+            paces.append((after.time - before.time) / steps)
     if not paces:
         return None
-    done, total = position(rows[-1])
+    done, total = rows[-1].position
     return max(0.0, statistics.median(paces) * (total - done))
+
+
+def _phase(row: MetricsRow) -> str:
+    return row.phase if isinstance(row, SearchRow) else ""
 
 
 # --- Plain lines ---------------------------------------------------------------------------------
 
 
-def plain_line(row: Row, left: float | None = None) -> str:
+def plain_line(row: MetricsRow, left: float | None = None) -> str:
     """One row as one line, for logs."""
-    parts = [f"epoch {row['epoch']}/{row['epochs']}"]
-    if is_training(row):
-        held, shown = "test", f"lr {row['learning_rate']:.2g}"
-    else:
-        held = "val"
-        parts.append(f"{row['phase']} step {row['step']}/{row['steps']}")
-        skip, shown = row["skip_share"], "–"
-        if skip is not None:
+    parts = [f"epoch {row.epoch}/{row.epochs}"]
+    if isinstance(row, SearchRow):
+        parts.append(f"{row.phase} step {row.step}/{row.steps}")
+        held, loss, accuracy, shown = "val", row.val_loss, row.val_accuracy, "–"
+        if row.skip_share is not None and row.tau is not None:
+            skip = row.skip_share
             shares = f"{_percent(skip['normal'])} {_percent(skip['reduce'])}"
-            shown = f"τ {row['tau']:.2f}, skip {shares}"
+            shown = f"τ {row.tau:.2f}, skip {shares}"
+    else:
+        held, loss, accuracy = "test", row.test_loss, row.test_accuracy
+        shown = f"lr {row.learning_rate:.2g}"
     parts += [
-        f"loss {row['train_loss']:.3f} {held} {row[f'{held}_loss']:.3f}",
-        f"accuracy {_percent(row['train_accuracy'])} {held} {_percent(row[f'{held}_accuracy'])}",
+        f"loss {_number(row.train_loss, '.3f')} {held} {_number(loss, '.3f')}",
+        f"accuracy {_percent(row.train_accuracy)} {held} {_percent(accuracy)}",
         shown,
-        f"{row['images_per_second']:.0f} images/s",
+        f"{row.images_per_second:.0f} images/s",
     ]
     if left is not None:
         parts.append(f"{duration(left)} left")
     return " | ".join(parts)
 
 
-def event_line(event: Row) -> str:
-    told = details(event)
-    return f"{event['event']}: {told}" if told else str(event["event"])
+def event_line(event: Event) -> str:
+    return told(f"{event.event}: {event.words}" if event.words else event.event)
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}%"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 # --- Panels --------------------------------------------------------------------------------------
 
 
 def search_panel(
-    name: str, rows: Sequence[Row], status: str = "in progress", notes: Sequence[Text] = ()
+    name: str, rows: Sequence[SearchRow], status: str = "in progress", notes: Sequence[Text] = ()
 ) -> RenderableType:
     """The latest state of a search. status: a key of COLOURS."""
     if not rows:
@@ -107,7 +116,7 @@ def search_panel(
 
 def trainings_panel(
     name: str,
-    trainings: Mapping[str, Sequence[Row]],
+    trainings: Mapping[str, Progress],
     status: str = "in progress",
     notes: Sequence[Text] = (),
 ) -> RenderableType:
@@ -118,20 +127,20 @@ def trainings_panel(
     for head in ("epoch", "train", "test", "best"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("left", justify="right", no_wrap=True, min_width=10)
-    begun = {each: rows for each, rows in trainings.items() if rows}
-    under_way = sorted(begun, key=lambda each: _done(begun[each][-1]))
+    begun = {each: progress for each, progress in trainings.items() if progress.rows}
+    under_way = sorted(begun, key=lambda each: _done(begun[each].rows[-1]))
     for each in under_way[:SHOWN]:
-        rows = begun[each]
+        rows = begun[each].rows
         row, left = rows[-1], seconds_left(rows)
         if status != "in progress" or _done(row):
             left = None
         table.add_row(
-            escape(each),
-            _bar(*position(row)),
-            f"{row['epoch']}/{row['epochs']}",
-            _percent(row["train_accuracy"]),
-            _percent(row["test_accuracy"]),
-            _percent(max(other["test_accuracy"] for other in rows)),
+            Text(visible(each)),
+            _bar(*row.position),
+            f"{row.epoch}/{row.epochs}",
+            _percent(row.train_accuracy),
+            _percent(row.test_accuracy),
+            _percent(begun[each].best),
             "" if left is None else duration(left),
         )
     parts: list[RenderableType] = [table]
@@ -143,8 +152,8 @@ def trainings_panel(
     return _panel(name, status, parts, notes)
 
 
-def _done(row: Row) -> bool:
-    done, total = position(row)
+def _done(row: MetricsRow) -> bool:
+    done, total = row.position
     return done >= total
 
 
@@ -154,7 +163,7 @@ def _panel(
     colour = COLOURS[status]
     return Panel(
         Group(*parts, *([Text(), *notes] if notes else [])),
-        title=f"[bold]{escape(name)}[/] [{colour}]{status}[/]",
+        title=Text.assemble((visible(name), "bold"), " ", (status, colour)),
         title_align="left",
         border_style=colour,
         padding=(1, 2),
@@ -165,12 +174,12 @@ def _bar(done: float, total: float, colour: str = "blue", finished: str = "green
     return ProgressBar(total, done, complete_style=colour, finished_style=finished, style="default")
 
 
-def _progress(rows: Sequence[Row], status: str) -> RenderableType:
+def _progress(rows: Sequence[SearchRow], status: str) -> RenderableType:
     row, left = rows[-1], seconds_left(rows)
-    warming_up = row["phase"] == "warmup"
-    words = Text(f"epoch {row['epoch']} of {row['epochs']}", style="bold")
-    phase = "warm-up" if warming_up else row["phase"]
-    words.append(f"   {phase}   step {row['step']} of {row['steps']}", style="not bold")
+    warming_up = row.phase == "warmup"
+    words = Text(f"epoch {row.epoch} of {row.epochs}", style="bold")
+    phase = "warm-up" if warming_up else row.phase
+    words.append(f"   {phase}   step {row.step} of {row.steps}", style="not bold")
     remaining = ""
     if status == "in progress" and left is not None:
         remaining = f"{'over ' if warming_up else ''}{duration(left)} left"
@@ -178,20 +187,19 @@ def _progress(rows: Sequence[Row], status: str) -> RenderableType:
     line.add_column(ratio=1)
     line.add_column(justify="right", no_wrap=True)
     line.add_row(words, Text(remaining))
-    return Group(line, _bar(*position(row)))
+    return Group(line, _bar(*row.position))
 
 
-def _numbers(row: Row) -> RenderableType:
-    mean, deviation = row["reward_mean"], row["reward_std"]
+def _numbers(row: SearchRow) -> RenderableType:
     cells = [
-        ("training loss", f"{row['train_loss']:.4f}"),
-        ("validation loss", f"{row['val_loss']:.4f}"),
-        ("training accuracy", _percent(row["train_accuracy"])),
-        ("validation accuracy", _percent(row["val_accuracy"])),
-        ("learning rate", f"{row['learning_rate']:.2g}"),
-        ("images a second", f"{row['images_per_second']:.0f}"),
-        ("temperature τ", "–" if row["tau"] is None else f"{row['tau']:.2f}"),
-        ("reward", "–" if mean is None else f"{mean:.2g} ± {deviation:.2g}"),
+        ("training loss", _number(row.train_loss, ".4f")),
+        ("validation loss", _number(row.val_loss, ".4f")),
+        ("training accuracy", _percent(row.train_accuracy)),
+        ("validation accuracy", _percent(row.val_accuracy)),
+        ("learning rate", f"{row.learning_rate:.2g}"),
+        ("images a second", f"{row.images_per_second:.0f}"),
+        ("temperature τ", _number(row.tau, ".2f")),
+        ("reward", f"{_number(row.reward_mean, '.2g')} ± {_number(row.reward_std, '.2g')}"),
     ]
     table = Table.grid(padding=(0, 2))
     for _ in range(2):
@@ -202,15 +210,15 @@ def _numbers(row: Row) -> RenderableType:
     return table
 
 
-def _operations(row: Row) -> RenderableType:
+def _operations(row: SearchRow) -> RenderableType:
     """Short bar charts: the policy's leading operations once it is searched, and those of both
     cells; only of what is searched for."""
     charts: list[RenderableType] = []
-    if row["policy_weight"] is not None and row["phase"] != "warmup":
-        charts.append(_bars("policy", _leading(row["policy_weight"], LEADING)))
+    if row.policy_weight is not None and row.phase != "warmup":
+        charts.append(_bars("policy", _leading(row.policy_weight, LEADING)))
     for kind, title in (("normal", "normal cell"), ("reduce", "reduction cell")):
-        if row["operation_share"] is not None:
-            shares = row["operation_share"][kind]
+        if row.operation_share is not None:
+            shares = row.operation_share[kind]
             skip = {"skip_connect": shares["skip_connect"]}
             charts.append(_bars(title, _leading(shares, LEADING - 1) | skip))
     grid = Table.grid(expand=True, padding=(0, 2))
@@ -230,9 +238,9 @@ def _bars(title: str, values: Mapping[str, float]) -> RenderableType:
     table.add_column(no_wrap=True, min_width=12)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, max_width=40)
-    full = max(FULL, *values.values())
+    full = max([FULL, *values.values()])
     for name, value in values.items():
         style = "yellow" if name == "skip_connect" and value > 0.5 else ""
-        words = Text(name.replace("_", " "), style=style)
+        words = Text(visible(name.replace("_", " ")), style=style)
         table.add_row(words, Text(_percent(value), style=style), _bar(value, full, "cyan", "cyan"))
     return Group(Text(title, style="dim"), table)

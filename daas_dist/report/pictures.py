@@ -1,7 +1,7 @@
 """Curves and plots as inline SVG, drawn by matplotlib without any global state.
 
-No name that comes from a run enters a picture: runs have letters, operations fixed names. So a
-picture needs no escaping and no fonts. `rows` are lines of metrics.jsonl in order.
+Runs have letters in a picture; a name that comes from a file is made visible, as text without
+markup, and matplotlib writes it as XML. `rows` are lines of metrics.jsonl in order.
 """
 
 import io
@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from daas_dist.augment import MAGNITUDES, NAMES
-from daas_dist.report.record import Row
+from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
+from daas_dist.escaping import visible
 from daas_dist.space import OPERATIONS
 
 COLOUR = {
@@ -94,13 +95,13 @@ def draw(name: str, plot: Callable[[Axes], None], size: tuple[float, float] = SI
     return inline(written.getvalue(), name)
 
 
-def column(rows: Sequence[Row], *path: str) -> np.ndarray:
-    """One number of every row; nan where it, or what holds it, is null (not searched)."""
+def column(rows: Sequence[MetricsRow], name: str, *keys: str) -> np.ndarray:
+    """One number of every row; nan where it, or what holds it, is null (not searched) or absent."""
     values = []
     for row in rows:
-        value: Any = row
-        for key in path:
-            value = None if value is None else value[key]
+        value: Any = getattr(row, name)
+        for key in keys:
+            value = None if value is None else value.get(key)
         values.append(math.nan if value is None else float(value))
     return np.array(values)
 
@@ -116,16 +117,16 @@ def blocks(values: np.ndarray) -> np.ndarray:
     return np.array(means)
 
 
-def epochs(rows: Sequence[Row]) -> np.ndarray:
+def epochs(rows: Sequence[MetricsRow]) -> np.ndarray:
     """How far each row is, in epochs: fractional, from the step."""
-    if "step" not in rows[0]:
+    if not isinstance(rows[0], SearchRow):
         return column(rows, "epoch")
     return column(rows, "step") / column(rows, "steps") * column(rows, "epochs")
 
 
-def joint_from(rows: Sequence[Row]) -> float | None:
+def joint_from(rows: Sequence[MetricsRow]) -> float | None:
     """Where the policy started to learn, in epochs; None if it has not, or did from the start."""
-    phases = [row["phase"] for row in rows]
+    phases = [row.phase for row in rows if isinstance(row, SearchRow)]
     if "joint" not in phases or phases[0] == "joint":
         return None
     first = phases.index("joint")
@@ -139,7 +140,7 @@ def _frame(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
 
 
-def _mark_joint(axes: Axes, rows: Sequence[Row]) -> None:
+def _mark_joint(axes: Axes, rows: Sequence[MetricsRow]) -> None:
     boundary = joint_from(rows)
     if boundary is not None:
         axes.axvline(boundary, color="#8b95a7", linewidth=0.9, linestyle=(0, (2, 2)))
@@ -189,7 +190,7 @@ def _end(values: np.ndarray) -> float:
 
 def curves(
     name: str,
-    rows: Sequence[Row],
+    rows: Sequence[MetricsRow],
     lines: Sequence[Curve],
     label: str,
     *,
@@ -215,7 +216,7 @@ def curves(
     return draw(name, plot)
 
 
-def shares(name: str, rows: Sequence[Row], kind: str) -> str:
+def shares(name: str, rows: Sequence[MetricsRow], kind: str) -> str:
     """The expected share of each operation in the kept edges, stacked."""
 
     def plot(axes: Axes) -> None:
@@ -241,20 +242,24 @@ def shares(name: str, rows: Sequence[Row], kind: str) -> str:
     return draw(name, plot)
 
 
-def policy_weights(name: str, rows: Sequence[Row], shown: int = 6) -> str:
+def policy_weights(name: str, rows: Sequence[SearchRow], shown: int = 6) -> str:
     """All operations of the policy; the heaviest of the last row are named, the others are grey."""
-    last = rows[-1]["policy_weight"]
+    last = rows[-1].policy_weight or {}
     heaviest = sorted(last, key=lambda operation: -last[operation])[:shown]
     grey = [operation for operation in last if operation not in heaviest]
     lines: list[Curve] = [("", column(rows, "policy_weight", op), "#d3d8e0", "-") for op in grey]
     lines += [
-        (op.replace("_", " "), column(rows, "policy_weight", op), *AUGMENTATION[op])
+        (visible(op.replace("_", " ")), column(rows, "policy_weight", op), *_look(op))
         for op in reversed(heaviest)
     ]
     return curves(name, rows, lines, "probability × application", low=0)
 
 
-def overlay(name: str, runs: Mapping[str, Sequence[Row]], label: str, *path: str) -> str:
+def _look(operation: str) -> tuple[Any, Any]:
+    return AUGMENTATION.get(operation, (SOFT, ":"))
+
+
+def overlay(name: str, runs: Mapping[str, Sequence[MetricsRow]], label: str, *path: str) -> str:
     """The same number of several runs; a run is named by its letter, where its curve ends."""
     furthest = max(float(epochs(rows)[-1]) for rows in runs.values())
 
@@ -277,7 +282,7 @@ def overlay(name: str, runs: Mapping[str, Sequence[Row]], label: str, *path: str
     return draw(name, plot)
 
 
-def training_curves(name: str, series: Sequence[tuple[Any, Any, list[list[Row]]]]) -> str:
+def training_curves(name: str, series: Sequence[tuple[Any, Any, list[list[TrainingRow]]]]) -> str:
     """Test accuracy over the epochs, a line a training: hue, line style, trainings of each group.
 
     The steep first third is cut off below, so that the differences of the end can be seen.
@@ -288,7 +293,8 @@ def training_curves(name: str, series: Sequence[tuple[Any, Any, list[list[Row]]]
         for hue, style, trainings in series:
             for rows in trainings:
                 values = 100 * column(rows, "test_accuracy")
-                floors.append(values[rows[-1]["epochs"] // 3 :].min(initial=values[-1]))
+                late = [row.epoch > row.epochs // 3 for row in rows]
+                floors.append(values[late].min(initial=values[-1]))
                 axes.plot(
                     blocks(epochs(rows)), blocks(values), color=hue, ls=style, lw=1, alpha=0.75
                 )
@@ -308,12 +314,12 @@ LARGEST = {
 """Names and largest entropies, in nats (β: mean over nodes of 2 to 5 sources)."""
 
 
-def known(rows: Sequence[Row], *path: str) -> bool:
+def known(rows: Sequence[MetricsRow], *path: str) -> bool:
     """Whether a number is part of this search at all."""
     return bool(np.isfinite(column(rows, *path)).any())
 
 
-def search_curves(rows: Sequence[Row], name: str) -> list[tuple[str, str, str]]:
+def search_curves(rows: Sequence[MetricsRow], name: str) -> list[tuple[str, str, str]]:
     """Title, note and picture of what a search logs over time, as far as it searches for it."""
 
     def lines(scale: float, *named: tuple[str, tuple[str, ...]]) -> list[Curve]:

@@ -1,22 +1,54 @@
 """The policy as a heat map (operations × slots) and as a ranked table, with its evidence."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from daas_dist.augment import MAGNITUDES, NAMES, describe
+from daas_dist.documents.results import FILE, EvidenceTables, Gains
 from daas_dist.policy import Policy, all_policies
 from daas_dist.report import markup, plots
+from daas_dist.report.tables import table
 
 FULL = 4
 """Times the undecided weight at which a bar is full and a cell dark, if no operation has more: so
 a policy that has hardly been decided looks pale."""
 
 
-def view(document: Mapping[str, Any], evidence: Mapping[str, Any] | None, name: str) -> str:
-    policy = Policy.from_json(document)
+@dataclass(frozen=True)
+class Evidence:
+    """Mean advantage and standard error of each choice; nan where one was never drawn."""
+
+    operation: tuple[np.ndarray, np.ndarray]
+    """Of [slots, operations], as `applied`."""
+    applied: tuple[np.ndarray, np.ndarray]
+    magnitude: tuple[np.ndarray, np.ndarray]
+    """Of [slots, operations, magnitudes]."""
+
+    @staticmethod
+    def of(tables: EvidenceTables, slots: int, run_dir: Path) -> "Evidence":
+        """Damaged if a table has another shape."""
+
+        def both(gains: Gains, key: str, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+            mean, error = (
+                table(values, shape, f"evidence.{key}", run_dir / FILE)
+                for values in (gains.mean, gains.standard_error)
+            )
+            return mean, error
+
+        count = len(NAMES)
+        return Evidence(
+            both(tables.operation, "operation", slots, count),
+            both(tables.applied, "applied", slots, count),
+            both(tables.magnitude, "magnitude", slots, count, MAGNITUDES),
+        )
+
+
+def view(policy: Policy, tables: EvidenceTables | None, name: str, run_dir: Path) -> str:
+    evidence = None if tables is None else Evidence.of(tables, policy.slots, run_dir)
     weights_KO = policy.weights().double().numpy()
     order = _order(policy)
     heat = markup.figure(
@@ -32,9 +64,8 @@ def view(document: Mapping[str, Any], evidence: Mapping[str, Any] | None, name: 
     return body + (_evidence(evidence, order, name) if evidence is not None else "")
 
 
-def heaviest(document: Mapping[str, Any], shown: int = 8) -> str:
+def heaviest(policy: Policy, shown: int = 8) -> str:
     """The top of the ranking, in little room."""
-    policy = Policy.from_json(document)
     rows = [
         [
             _words(o),
@@ -81,13 +112,13 @@ def strength(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     return total_KOM.argmax(-1), share
 
 
-def certainty(evidence: Mapping[str, Any]) -> np.ndarray:
+def certainty(evidence: Evidence) -> np.ndarray:
     """(O,) the gain of applying each operation, summed over slots, in its standard errors; nan
     where it was never applied.
 
     Slots draw independently, so the errors add in squares.
     """
-    mean_KO, error_KO = _arrays(evidence["applied"])
+    mean_KO, error_KO = evidence.applied
     drawn_KO = np.isfinite(error_KO)
     total_O = np.where(drawn_KO, mean_KO, 0).sum(0)
     error_O = np.sqrt(np.where(drawn_KO, error_KO**2, 0).sum(0))
@@ -119,7 +150,7 @@ def _heat(weights_KO: np.ndarray, order: list[int]) -> str:
     return markup.table(["", *(f"slot {k + 1}" for k in range(len(weights_KO)))], rows, "grid")
 
 
-def _ranking(policy: Policy, order: Sequence[int], evidence: Mapping[str, Any] | None) -> str:
+def _ranking(policy: Policy, order: Sequence[int], evidence: Evidence | None) -> str:
     rows = []
     for o in order:
         readings = (
@@ -166,23 +197,18 @@ def _sure(certainty: float) -> str:
     return f"<span class='{look}'>{certainty:+.1f} SE</span>".replace("-", "−")
 
 
-def _arrays(part: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard errors; null, a choice that was never drawn, becomes nan."""
-    return np.array(part["mean"], float), np.array(part["standard_error"], float)
-
-
-def _evidence(evidence: Mapping[str, Any], order: list[int], name: str) -> str:
+def _evidence(evidence: Evidence, order: list[int], name: str) -> str:
     chosen = markup.figure(
         "Drawing an operation",
         "right of zero: the reward is higher than the slot's average",
-        plots.intervals(f"{name}-chosen", *_arrays(evidence["operation"]), order),
+        plots.intervals(f"{name}-chosen", *evidence.operation, order),
     )
     applied = markup.figure(
         "Applying it, once drawn",
         "right of zero: the reward is higher applied than not",
-        plots.intervals(f"{name}-applied", *_arrays(evidence["applied"]), order),
+        plots.intervals(f"{name}-applied", *evidence.applied, order),
     )
-    means, errors = _arrays(evidence["magnitude"])
+    means, errors = evidence.magnitude
     levels = "".join(
         markup.figure(
             f"Magnitudes, slot {k + 1}",
@@ -198,9 +224,9 @@ def _evidence(evidence: Mapping[str, Any], order: list[int], name: str) -> str:
     )
 
 
-def _reading(evidence: Mapping[str, Any]) -> str:
+def _reading(evidence: Evidence) -> str:
     """How to read the evidence, and how much of it chance would give."""
-    mean_KO, error_KO = _arrays(evidence["applied"])
+    mean_KO, error_KO = evidence.applied
     clear, drawn = (
         int((abs(mean_KO) > plots.CLEAR * error_KO).sum()),
         int(np.isfinite(error_KO).sum()),

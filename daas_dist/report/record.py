@@ -1,100 +1,101 @@
-"""A run directory, read: metrics, events, results and trainings as plain frozen values.
+"""A run directory, read: what a page shows of its metrics, events, results and trainings.
 
-The files are described in design.md ("Run directory"). A run may be read while it is being written:
-an incomplete last line of a .jsonl file is left for the next reading; any other malformed line is
-an error that names file and line.
+A run may be read while it is being written. What is read follows what is shown: of metrics.jsonl
+lines spread over it, of events.jsonl the last, and a training's tests when they are asked for.
+Needs no torch, so that what is damaged is told at once.
 """
 
-import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-Row = dict[str, Any]
+from daas_dist.documents import events, lines, metrics, results
+from daas_dist.documents.events import Event
+from daas_dist.documents.files import Damaged, read
+from daas_dist.documents.lines import Sample, read_rows
+from daas_dist.documents.metrics import SearchRow, TrainingRow
+from daas_dist.documents.results import Comparison, Evaluation, SearchResult, Telemetry
+from daas_dist.documents.whole import read_object
 
-MARKS = ("config.yaml", "metrics.jsonl", "result.json", "comparison.json", "trainings")
-"""A directory that holds any of these is a run."""
-STATES = {"DONE": "finished", "FAILED": "failed", "STALLED": "failed"}
-"""By the file that a run ends with."""
-ENDED = frozenset(STATES.values())
-SCHEMA = 1
+if TYPE_CHECKING:
+    from daas_dist.policy import Policy
+    from daas_dist.space import Genotype
 
+T = TypeVar("T")
 
-def require_run(path: Path) -> None:
-    """Raise ValueError, with what was expected, unless the path is a run directory."""
-    if not path.is_dir():
-        raise ValueError(f"{path} is no run: expected a directory, as run_dir=… names one")
-    if not any((path / mark).exists() for mark in MARKS):
-        raise ValueError(f"{path} is no run: it holds none of {', '.join(MARKS)}")
+__all__ = ["Run", "Training", "read_rows"]
 
-
-def state(path: Path, events: list[Row]) -> str:
-    """ "finished", "failed" (by the files of STATES), "stopped" (by the last event that says
-    anything about it) or "in progress"."""
-    for file, word in STATES.items():
-        if (path / file).exists():
-            return word
-    moves = [each["event"] for each in events if each["event"] not in ("warning", "checkpointed")]
-    return "stopped" if moves[-1:] in (["stopped"], ["cancelled"]) else "in progress"
-
-
-def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
-    """The complete lines from a byte offset on, and the offset to go on from. No file: no rows."""
-    if not path.exists():
-        return [], offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    complete = data[: data.rfind(b"\n") + 1]
-    rows = []
-    for number, line in enumerate(complete.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            where = f"line {number}" if offset == 0 else f"line {number} after byte {offset}"
-            raise ValueError(f"{path}: {where} is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}: line {number} should be an object, got {line[:60]!r}")
-        rows.append(row)
-    return rows, offset + len(complete)
-
-
-def read_document(path: Path) -> Row | None:
-    """A JSON object from a file, or None where there is no file."""
-    if not path.exists():
-        return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} should hold an object, got {type(document).__name__}")
-    return document
+SHOWN_EVENTS = 500
+"""The newest, of more."""
+SHOWN_BYTES = 1 << 18
+"""Of config.yaml."""
 
 
 @dataclass(frozen=True)
 class Training:
     """One network trained from scratch: a folder of trainings/."""
 
-    name: str
+    path: Path
     architecture: str
     policy: str
     seed: int | None
-    metrics: list[Row]
-    evaluation: Row | None
-    """Of the newest epoch, as evaluation.Evaluation.document has it."""
 
     @staticmethod
-    def read(path: Path) -> "Training":
-        named = re.fullmatch(r"([^-]+)-([^-]+)-seed(\d+)", path.name)
+    def of(path: Path) -> "Training":
+        named = re.fullmatch(r"([^-]+)-([^-]+)-seed(\d{1,18})", path.name)
         architecture, policy, seed = named.groups() if named else (path.name, "", None)
-        rows, _ = read_rows(path / "metrics.jsonl")
-        number = None if seed is None else int(seed)
-        evaluation = read_document(path / "evaluation.json")
-        return Training(path.name, architecture, policy, number, rows, evaluation)
+        return Training(path, architecture, policy, None if seed is None else int(seed))
+
+    @cached_property
+    def metrics(self) -> list[TrainingRow]:
+        """Its epochs, or of very many those that are spread over them."""
+        return lines.spread(self.path / metrics.FILE, TrainingRow.parse).rows
+
+    @cached_property
+    def latest(self) -> TrainingRow | None:
+        """Its last epoch so far."""
+        return next(iter(lines.backward(self.path / metrics.FILE, TrainingRow.parse)), None)
+
+    def evaluation(self) -> Evaluation | None:
+        """Of its newest epoch."""
+        return results.EVALUATION.read(self.path)
+
+
+@dataclass(frozen=True)
+class Found:
+    """result.json of a search, with what it found; None is what it did not search for."""
+
+    path: Path
+    document: SearchResult
+
+    @cached_property
+    def genotype(self) -> "Genotype | None":
+        from daas_dist.space import Genotype
+
+        found = self.document.genotype
+        return None if found is None else self._parsed(Genotype.from_json, found)
+
+    @cached_property
+    def policy(self) -> "Policy | None":
+        from daas_dist.policy import Policy
+
+        found = self.document.policy
+        return None if found is None else self._parsed(Policy.from_json, found)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        if self.document.telemetry is None:
+            raise Damaged(self.path, "has no telemetry", results.REMEDY)
+        return self.document.telemetry
+
+    def _parsed(self, parse: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> T:
+        try:
+            return parse(found)
+        except ValueError as error:
+            raise Damaged(self.path, str(error), results.REMEDY) from error
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,27 @@ class Run:
     status: str
     reason: str
     """Why it failed, where it did."""
-    metrics: list[Row]
-    events: list[Row]
-    result: Row | None
+    sampled: Sample[SearchRow]
+    events: list[Event]
+    """The newest."""
+    all_events: bool
+    """Whether these are all."""
+    result: Found | None
     """result.json of a search."""
-    searched: Row | None
+    searched: Found | None
     """The copy that trainings keep of the search's result."""
-    comparison: Row | None
+    comparison: Comparison | None
     trainings: list[Training]
     config: str
-    provenance: Row | None
+    provenance: dict[str, Any] | None
 
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def metrics(self) -> list[SearchRow]:
+        return self.sampled.rows
 
     @property
     def is_search(self) -> bool:
@@ -130,59 +138,64 @@ class Run:
 
     @staticmethod
     def read(path: Path) -> "Run":
-        require_run(path)
-        events, _ = read_rows(path / "events.jsonl")
-        status = state(path, events)
-        metrics, _ = read_rows(path / "metrics.jsonl")
-        result = read_document(path / "result.json")
-        comparison = read_document(path / "comparison.json")
-        for name, document in (("result.json", result), ("comparison.json", comparison)):
-            if document is not None and document["schema"] != SCHEMA:
-                raise ValueError(
-                    f"{path / name}: schema {document['schema']!r}; this version reads {SCHEMA}"
-                )
-        config = path / "config.yaml"
+        """ValueError says which document is not right."""
+        events.require_run(path)
+        told, all_of_them = lines.last(path / events.FILE, Event.parse, SHOWN_EVENTS)
+        ended, comparison = events.ending(path), path / results.COMPARISON.file
+        remedy = results.COMPARISON.remedy
+        listed = read_object(comparison, remedy)
+        if listed is not None:
+            results.check_schema(comparison, listed)
         return Run(
             path=path,
-            status=status,
-            reason=_reason(path, events) if status == "failed" else "",
-            metrics=metrics,
-            events=events,
-            result=result if result is not None and result["kind"] == "search" else None,
-            searched=read_document(path / "search.json"),
-            comparison=comparison,
-            trainings=[
-                Training.read(folder)
-                for folder in sorted((path / "trainings").glob("*"))
-                if folder.is_dir()
-            ],
-            config=config.read_text(encoding="utf-8") if config.exists() else "",
-            provenance=read_document(path / "provenance.json"),
+            status=events.state(path),
+            reason=_reason(ended, told),
+            sampled=lines.spread(path / metrics.FILE, SearchRow.parse),
+            events=told,
+            all_events=all_of_them,
+            result=_found(path),
+            searched=_copied(path),
+            comparison=results.COMPARISON.read(path),
+            trainings=[Training.of(folder) for folder in events.trainings(path)],
+            config=_config(path / "config.yaml"),
+            provenance=read_object(path / "provenance.json", "remove it"),
         )
 
     @property
     def origin(self) -> str | None:
         """The result.json that the trainings took what was found from, as they were told it."""
-        return None if self.comparison is None else self.comparison["search"]
+        return None if self.comparison is None else self.comparison.search
 
     def came_from(self, search: "Run") -> bool:
         """Whether its trainings are of what this search found; the folders may have moved since."""
         if self.searched is None or search.result is None:
             return False
-        return all(self.searched[part] == search.result[part] for part in ("genotype", "policy"))
+        ours, theirs = self.searched.document, search.result.document
+        return ours.genotype == theirs.genotype and ours.policy == theirs.policy
 
 
-def details(event: Row) -> str:
-    """What an event says beside its name and its time."""
-    told = {key: value for key, value in event.items() if key not in ("time", "event")}
-    return ", ".join(
-        str(value) if key in ("message", "error") else f"{key} {value}"
-        for key, value in told.items()
-    )
+def _found(path: Path) -> Found | None:
+    """The result of a search; of another kind it is none of a page's."""
+    file = path / results.FILE
+    if read_object(file, results.REMEDY) is None or results.kind_of(file) == "trained":
+        return None
+    return Found(file, results.read(file, "search")[0])
 
 
-def _reason(path: Path, events: list[Row]) -> str:
-    file = next(path / name for name in ("FAILED", "STALLED") if (path / name).exists())
-    written = file.read_text(encoding="utf-8", errors="replace").strip()
-    failures = [event for event in events if event["event"] in ("failed", "stalled")]
-    return written or (details(failures[-1]) if failures else "")
+def _copied(path: Path) -> Found | None:
+    file = path / "search.json"
+    if read_object(file, "remove it: the training writes it anew when it goes on") is None:
+        return None
+    return Found(file, results.read(file, "search")[0])
+
+
+def _config(path: Path) -> str:
+    data = read(path, "get it back from a copy")
+    return "" if data is None else data[:SHOWN_BYTES].decode(errors="replace")
+
+
+def _reason(ended: tuple[str, str] | None, told: list[Event]) -> str:
+    if ended is None or events.STATES[ended[0]] != "failed":
+        return ""
+    failures = [event for event in told if event.event in ("failed", "stalled")]
+    return ended[1] or (failures[-1].words if failures else "")

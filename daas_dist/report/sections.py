@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 
-import numpy as np
-
+from daas_dist.documents.results import FILE, SearchResult
+from daas_dist.escaping import visible
+from daas_dist.policy import Policy
 from daas_dist.report import cells, markup, pictures, plots, policy, sample_grid, trainings
 from daas_dist.report.header import derived_of, event_words, genotype_of
 from daas_dist.report.markup import section, text
-from daas_dist.report.record import Row, Run
+from daas_dist.report.record import Run
 from daas_dist.report.samples import Samples
-from daas_dist.space import KINDS, Genotype, edge_indices
+from daas_dist.report.tables import table
+from daas_dist.space import EDGES, KINDS, OPERATIONS, Genotype, edge_indices
 
 LISTED = 20
 """Class names that are shown; ImageNet has a thousand."""
@@ -34,10 +36,10 @@ def sections(runs: Sequence[Run], name: str) -> list[Part]:
             body = trainings.view({"": run}, {"": ""}, name)
             made.append(("training", "Against the baselines", _training_lead(run, runs), body))
     for run in searches:
-        document = run.result["policy"] if run.result is not None else None
-        if run.result is not None and document is not None:
-            made.append(("policy", "The policy in full", _policy_lead(document),
-                         policy.view(document, run.result["evidence"], name)))  # fmt: skip
+        if run.result is not None and run.result.policy is not None:
+            evidence = run.result.document.evidence
+            shown = policy.view(run.result.policy, evidence, name, run.path)
+            made.append(("policy", "The policy in full", _policy_lead(run.result.policy), shown))
             made.append(("samples", "Images under the policy", "", _samples(run)))
         if run.metrics:
             made.append(("curves", "The search over time", _curves_lead(run), _curves(run, name)))
@@ -52,11 +54,11 @@ def sections(runs: Sequence[Run], name: str) -> list[Part]:
 def _found(run: Run, genotype: Genotype, name: str) -> str:
     """Both cells, and the top of the policy beside them if one was searched too."""
     figures = cells.figures(genotype, name)
-    if run.result is not None and run.result["policy"] is not None:
+    if run.result is not None and run.result.policy is not None:
         figures += markup.figure(
             "Policy",
             "how often an operation is drawn and applied; the tick is where all start",
-            policy.heaviest(run.result["policy"]),
+            policy.heaviest(run.result.policy),
         )
     below = (
         "<p class='lead'>A cell reads the two cells before it; each of its nodes 2 to 5 adds two "
@@ -67,22 +69,22 @@ def _found(run: Run, genotype: Genotype, name: str) -> str:
     if derived is not None:
         below += f"<p class='lead'>{text(cells.costs(derived))}</p>"
     below += cells.legend()
-    if run.result is not None and run.result["alpha"] is not None:
-        below += _edges(run.result, genotype, name)
+    if run.result is not None and run.result.document.alpha is not None:
+        below += _edges(run, run.result.document, genotype, name)
     return f"<div class='found'>{figures}</div>{below}"
 
 
-def _edges(result: Row, genotype: Genotype, name: str) -> str:
+def _edges(run: Run, result: SearchResult, genotype: Genotype, name: str) -> str:
+    kinds, edges = len(KINDS), len(EDGES)
+    alpha = table(result.alpha, (kinds, edges, len(OPERATIONS)), "alpha", run.path / FILE)
+    beta = table(result.beta, (kinds, edges), "beta", run.path / FILE)
     grids = "".join(
         markup.figure(
             cells.TITLES[kind],
             "each edge's operation probabilities, %, and β; ● is kept; 0 and 1 are cells k−2, k−1",
             "<div class='scroll' tabindex='0'>"
             + plots.edge_choices(
-                f"{name}-edges-{kind}",
-                np.array(result["alpha"][k]),
-                np.array(result["beta"][k]),
-                edge_indices(genotype.cell(kind)),
+                f"{name}-edges-{kind}", alpha[k], beta[k], edge_indices(genotype.cell(kind))
             )
             + "</div>",
             "wide",
@@ -104,15 +106,15 @@ def _training_lead(run: Run, shown: Sequence[Run]) -> str:
     return lead
 
 
-def _policy_lead(found: Row) -> str:
+def _policy_lead(found: Policy) -> str:
     tied = {
         "per_slot": "each slot has an application probability and a magnitude for each operation",
         "per_policy": "each ordered sequence of operations has its own application "
         "probabilities and magnitudes; what is shown is weighed over the sequences",
-    }[found["parameters"]]
-    ranges = {"autoaugment": "AutoAugment's", "dada": "DADA's"}[found["ranges"]]
+    }[found.parameters]
+    ranges = {"autoaugment": "AutoAugment's", "dada": "DADA's"}[found.ranges]
     return (
-        f"Each image gets {found['slots']} operations in a row, one from each slot; {tied}. A "
+        f"Each image gets {found.slots} operations in a row, one from each slot; {tied}. A "
         f"strength is one of ten magnitudes, m 0 to 9, over {ranges} ranges."
     )
 
@@ -126,9 +128,15 @@ def _samples(run: Run) -> str:
 
 def _curves_lead(run: Run) -> str:
     boundary = pictures.joint_from(run.metrics)
+    sampled = ""
+    if not run.sampled.whole:
+        sampled = (
+            f"Drawn through {len(run.metrics):,} of about {run.sampled.lines:,} lines of "
+            "metrics.jsonl, spread evenly over them. "
+        )
     if boundary is None:
-        return ""
-    return (
+        return sampled
+    return sampled + (
         f"The dashed line at epoch {boundary:.0f} ends the warm-up: from there on the policy is "
         "searched together with the architecture."
     )
@@ -137,7 +145,7 @@ def _curves_lead(run: Run) -> str:
 def _curves(run: Run, name: str) -> str:
     rows = run.metrics
     drawn = [markup.figure(*each) for each in pictures.search_curves(rows, name)]
-    if rows[-1]["policy_weight"] is not None:
+    if rows[-1].policy_weight is not None:
         weights = pictures.policy_weights(f"{name}-weights", rows)
         note = "probability × application, summed over slots; the six heaviest are named"
         drawn.append(markup.figure("Operations of the policy", note, weights))
@@ -159,21 +167,19 @@ def _provenance(run: Run) -> str:
         if value is not None:
             rows.append((text(key.replace("_", " ")), _value(value)))
     if run.result is not None:
-        data = run.result["data"]
-        classes = ", ".join(map(str, data["classes"][:LISTED]))
-        more = len(data["classes"]) - LISTED
-        rows.append(
-            ("data", f"{text(data['name'])}, images {text(' × '.join(map(str, data['shape'])))}")
-        )
+        data = run.result.document.data
+        classes = ", ".join(data.classes[:LISTED])
+        more = len(data.classes) - LISTED
+        rows.append(("data", f"{text(data.name)}, images {text(' × '.join(map(str, data.shape)))}"))
         rows.append(("classes", text(classes + (f" and {more} more" if more > 0 else ""))))
     body = markup.table(("", ""), rows, "plain").replace("<thead>", "<thead hidden>")
     if run.config:
         body += markup.details("config.yaml", f"<pre tabindex='0'>{text(run.config)}</pre>")
     if run.events:
-        lines = "\n".join(event_words(event) for event in run.events)
-        body += markup.details(
-            f"events ({len(run.events)})", f"<pre tabindex='0'>{text(lines)}</pre>"
-        )
+        # Line by line: what an event says is no line of its own.
+        told = "\n".join(text(visible(event_words(event))) for event in run.events)
+        count = f"{'' if run.all_events else 'the last '}{len(run.events)}"
+        body += markup.details(f"events ({count})", f"<pre tabindex='0'>{told}</pre>")
     return body
 
 

@@ -6,15 +6,19 @@ tested.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
+from daas_dist.documents.results import Evaluation
 from daas_dist.report import markup, plots
 from daas_dist.report.compare import Group, mean_and_deviation
-from daas_dist.report.record import Row, Run
+from daas_dist.report.record import Run
 
 LISTED = 20
 """Classes up to which all are shown."""
+MOST_SEEDS = 100
+"""Of which tests are put together."""
 LOWEST, HIGHEST = 12, 4
 """How many are shown of more."""
 
@@ -34,33 +38,39 @@ class ClassRow:
 
 def view(run: Run, group: Group, named: str, name: str) -> str:
     """HTML; nothing where no training of the group has left an evaluation."""
-    found = [
-        training.evaluation
+    read = (
+        training.evaluation()
         for training in run.trainings
         if (training.architecture, training.policy) == (group.architecture, group.policy)
-        and training.evaluation is not None
-    ]
+    )
+    found = [evaluation for evaluation in islice(read, MOST_SEEDS) if evaluation is not None]
     if not found:
         return ""
+    sizes = {(len(each.class_accuracy), len(each.bins)) for each in found}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{run.path}: the evaluation.json of the seeds of {group.architecture} / "
+            f"{group.policy} are of different numbers of classes or bins; remove the wrong one"
+        )
     error = markup.percent(calibration_error(found))
     pictured = markup.figure(
         "How sure it is, and how right",
         f"test images by the confidence of the answer; expected calibration error {error}\u00a0%",
         plots.reliability(f"{name}-reliability", pooled_bins(found)),
     )
-    rows = class_rows(found, _classes(run, len(found[0]["class_accuracy"])))
+    rows = class_rows(found, _classes(run, len(found[0].class_accuracy)))
     pictured += markup.figure("Class by class, the hardest first", _note(rows), _table(rows))
     return f"<h3>How {markup.text(named)} errs</h3><div class='pair'>{pictured}</div>"
 
 
-def pooled_bins(found: Sequence[Row]) -> np.ndarray:
+def pooled_bins(found: Sequence[Evaluation]) -> np.ndarray:
     """(bins, 3): images, right ones, sum of confidences."""
     return np.sum(
         [
             [
-                [each["images"], each["images"] * (each["accuracy"] or 0),
-                 each["images"] * (each["confidence"] or 0)]
-                for each in evaluation["bins"]
+                [each.images, each.images * (each.accuracy or 0),
+                 each.images * (each.confidence or 0)]
+                for each in evaluation.bins
             ]
             for evaluation in found
         ],
@@ -68,20 +78,20 @@ def pooled_bins(found: Sequence[Row]) -> np.ndarray:
     )  # fmt: skip
 
 
-def calibration_error(found: Sequence[Row]) -> float:
+def calibration_error(found: Sequence[Evaluation]) -> float:
     """The mean over the seeds, not of what is put together, whose errors would cancel."""
-    return mean_and_deviation([evaluation["calibration_error"] for evaluation in found])[0]
+    return mean_and_deviation([evaluation.calibration_error for evaluation in found])[0]
 
 
-def class_rows(found: Sequence[Row], names: Sequence[str]) -> list[ClassRow]:
+def class_rows(found: Sequence[Evaluation], names: Sequence[str]) -> list[ClassRow]:
     """The lowest accuracy first; without classes that have no test image."""
-    confusion = None
-    if all(evaluation["confusion"] is not None for evaluation in found):
-        confusion = np.sum([evaluation["confusion"] for evaluation in found], axis=0)
+    tables = [evaluation.confusion for evaluation in found if evaluation.confusion is not None]
+    confusion = np.sum(tables, axis=0) if len(tables) == len(found) else None
     rows = []
     for c, name in enumerate(names):
-        accuracies = [each["class_accuracy"][c] for each in found]
-        if None not in accuracies:
+        told = [each.class_accuracy[c] for each in found]
+        accuracies = [accuracy for accuracy in told if accuracy is not None]
+        if len(accuracies) == len(found):
             rows.append(ClassRow(name, accuracies, _taken_for(confusion, c, names)))
     return sorted(rows, key=lambda row: row.mean)
 
@@ -98,11 +108,11 @@ def _taken_for(
 
 
 def _classes(run: Run, count: int) -> list[str]:
-    rows = run.comparison["rows"] if run.comparison is not None else []
-    told = [row["data"]["classes"] for row in rows if "data" in row]
+    rows = run.comparison.rows if run.comparison is not None else []
+    told = [row.data.classes for row in rows if row.data is not None]
     if run.searched is not None:
-        told.append(run.searched["data"]["classes"])
-    fitting = [list(map(str, classes)) for classes in told if len(classes) == count]
+        told.append(run.searched.document.data.classes)
+    fitting = [classes for classes in told if len(classes) == count]
     return fitting[0] if fitting else [f"class {c}" for c in range(count)]
 
 

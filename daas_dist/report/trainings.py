@@ -2,10 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
+from daas_dist.documents.metrics import TrainingRow
 from daas_dist.report import markup, pictures, plots, tested
 from daas_dist.report.compare import Figures, Group, difference, groups, leading, rivals
-from daas_dist.report.record import Row, Run, Training
+from daas_dist.report.record import Run, Training
+
+MOST_GROUPS, MOST_SEEDS = 40, 20
+"""That are drawn, of more."""
 
 WORDS = {
     "found": "found",
@@ -46,6 +51,13 @@ def view(runs: Mapping[str, Run], searches: Mapping[str, str], name: str) -> str
     if not among:
         return "<p class='lead'>No network has finished an epoch yet.</p>"
     ranked = sorted(among, key=lambda group: -group.last()[0])
+    left_out = ""
+    if len(ranked) > MOST_GROUPS:
+        left_out = (
+            f"<p class='lead'>Shown are the {MOST_GROUPS} of the highest accuracy, of "
+            f"{len(ranked):,} pairs of an architecture and a policy.</p>"
+        )
+        ranked = ranked[:MOST_GROUPS]
     pairs = list(dict.fromkeys((group.architecture, group.policy) for group in ranked))
     hues = [
         pictures.HUES[pairs.index((group.architecture, group.policy)) % len(pictures.HUES)]
@@ -77,7 +89,8 @@ def view(runs: Mapping[str, Run], searches: Mapping[str, str], name: str) -> str
     best = leading(ranked)
     assert best is not None
     return (
-        f"<div class='pair'>{pictured}</div>"
+        left_out
+        + f"<div class='pair'>{pictured}</div>"
         + _table(ranked, searches)
         + _costs(ranked)
         + tested.view(runs[best.key], best, label(best), f"{name}-tested")
@@ -89,12 +102,13 @@ def _percent(figures: tuple[float, float | None]) -> tuple[float, float | None]:
     return 100 * mean, None if deviation is None else 100 * deviation
 
 
-def _metrics(run: Run, group: Group) -> list[list[Row]]:
+def _metrics(run: Run, group: Group) -> list[list[TrainingRow]]:
     def belongs(training: Training) -> bool:
         named = (training.architecture, training.policy)
-        return bool(training.metrics) and named == (group.architecture, group.policy)
+        return named == (group.architecture, group.policy)
 
-    return [training.metrics for training in run.trainings if belongs(training)]
+    kept = list(islice((each for each in run.trainings if belongs(each)), MOST_SEEDS))
+    return [training.metrics for training in kept if training.metrics]
 
 
 def _table(ranked: Sequence[Group], searches: Mapping[str, str]) -> str:
@@ -131,7 +145,7 @@ def _costs(ranked: Sequence[Group]) -> str:
     for group in ranked:
         mark = " ▲" if any(row.above_mobile for row in group.rows) else ""
         throughput = [row.throughput for row in group.rows if row.throughput is not None]
-        where = sorted({f"{row['ranks']} × {row['engine']}" for row in throughput})
+        where = sorted({f"{row.ranks} × {row.engine}" for row in throughput})
         rows.append([
             group.key,
             *_names(group),
@@ -139,8 +153,8 @@ def _costs(ranked: Sequence[Group]) -> str:
             _one([row.multiply_adds for row in group.rows], markup.amount) + mark,
             _mean([row.seconds for row in group.rows if row.seconds], markup.duration),
             markup.text(", ".join(where)) or "–",
-            _mean([row["images_per_second"] for row in throughput], "{:,.0f}".format),
-            _mean([row["peak_memory_mb"] for row in throughput], "{:,.0f} MB".format),
+            _mean([row.images_per_second for row in throughput], "{:,.0f}".format),
+            _mean([row.peak_memory_mb for row in throughput], "{:,.0f} MB".format),
         ])  # fmt: skip
     head = ["Run", "Architecture", "Policy", "Parameters", "Multiply-adds", "Time each",
             "Ranks × engine", "Images a second", "Peak memory of a rank"]  # fmt: skip

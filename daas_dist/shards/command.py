@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from daas_dist.data import fashion_mnist, limit_classes, open_shards
 from daas_dist.data.manifest import MANIFEST, Manifest
+from daas_dist.escaping import told, visible
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.sources import Source
 
@@ -105,17 +108,17 @@ def _build(given: argparse.Namespace) -> int:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(told(text), file=sys.stderr, flush=True)
 
 
 def _tell_made(where: Path, manifest: Manifest) -> None:
     size = sum(shard.bytes for shard in manifest.shards)
     print(
-        f"{where}: {manifest.samples} pictures of {len(manifest.class_ids)} classes in "
+        f"{visible(where)}: {manifest.samples} pictures of {len(manifest.class_ids)} classes in "
         f"{len(manifest.shards)} shards, {size / 1e9:.2f} GB"
     )
     for name, why in manifest.made.get("left_out", {}).items():
-        print(f"left out: {name}: {why}")
+        print(told(f"left out: {name}: {why}"))
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def _progress(what: str) -> Generator[build.Report]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(escape(visible(what)), total=None)
 
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
@@ -167,7 +170,7 @@ def _verify(given: argparse.Namespace) -> int:
                 folder, full=given.full, decode=given.decode, workers=given.workers, done=done
             )
     for sentence in wrong:
-        print(sentence)
+        print(told(sentence))
     how = "every byte" if given.full else "sizes, not bytes"
     decoded = f", {given.decode} pictures decoded" if given.decode else ""
     count = "1 fault" if len(wrong) == 1 else f"{len(wrong)} faults"
@@ -189,20 +192,15 @@ def _list(given: argparse.Namespace) -> int:
         manifest = view.folder.manifest
         count_C = torch.bincount(view.labels, minlength=len(view.classes))
         print(
-            f"{folder}: {len(view)} of {manifest.samples} pictures, {len(view.classes)} of "
-            f"{len(manifest.class_ids)} classes, in {len(view.file_N().unique())} of "
-            f"{len(manifest.shards)} shards; order of seed {manifest.seed}, "
+            f"{visible(folder)}: {len(view)} of {manifest.samples} pictures, "
+            f"{len(view.classes)} of {len(manifest.class_ids)} classes, "
+            f"in {len(view.file_N().unique())} of {len(manifest.shards)} shards; "
+            f"order of seed {manifest.seed}, "
             + ("bytes as they were" if manifest.resize is None else f"resized to {manifest.resize}")
             + f"; sha256 {manifest.digest[:12]}…"
         )
         table = Table("class", "pictures")
         for name, count in zip(view.classes, count_C.tolist(), strict=True):
-            table.add_row(_plain(name), str(count))
+            table.add_row(Text(visible(name)), str(count))
         Console().print(table)
     return 0
-
-
-def _plain(name: str) -> str:
-    """A name for a terminal: no control characters, no markup of rich's."""
-    shown = "".join(c if c.isprintable() else "?" for c in name)
-    return shown.replace("[", r"\[")

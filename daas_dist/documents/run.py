@@ -1,0 +1,157 @@
+"""The small documents of a run directory and of a submission."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from daas_dist.documents.checked import Count, Moment, Name, Natural, PathText, Positive
+from daas_dist.documents.whole import Document
+
+NEW_RUN = "get it back from a copy, or set run_dir to a new folder"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which code, on what, made a run. commit is None outside a git checkout."""
+
+    commit: str | None
+    dirty: bool
+    diff_sha256: str | None
+    versions: Mapping[str, str | None]
+    host: str
+    command: list[str]
+    device: str
+    started: str
+    data_sha256: str
+
+
+PROVENANCE = Document(Provenance, "provenance.json", NEW_RUN)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Of which checkout a copy of the code is; diff_sha256 is over what differs from the commit."""
+
+    commit: str | None
+    dirty: bool
+    diff_sha256: str | None
+
+
+CHECKOUT = Document(Checkout, "checkout.json", "remove the folder that it is in, and submit again")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a run directory is: a process, when it began, and a word that no other has."""
+
+    host: str
+    pid: Natural
+    started: str | None
+    token: str
+    place: str | None = None
+    """Where its number is a process's: lock.place()."""
+    job: str | None = None
+    """Of a cluster, that the process is of."""
+
+
+OWNER = Document(Owner, "lock", "it names no owner: remove it if no job is at work there")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The micro-batch that a training began with."""
+
+    micro_batch: Count
+
+
+CUT = Document(Cut, "cut.json", NEW_RUN)
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of one start meet."""
+
+    address: str
+    port: Count
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """Where a run was submitted, and as what. id: Slurm's; "" on this machine."""
+
+    cluster: Literal["slurm", "local", "debug"]
+    id: str
+    name: Name
+    plan: PathText
+    """The folder of the submission."""
+    after: list[PathText]
+    """The run directories that it needs."""
+    resources: Mapping[str, Any]
+    cwd: PathText
+    command: list[str]
+    submitted: Moment = 0.0
+
+
+JOB = Document(SubmittedJob, "job.json", "get it back from a copy, or submit the run again")
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run of a plan on this machine; after: the names of those that it needs."""
+
+    name: Name
+    run_dir: PathText
+    after: list[Name]
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """What launch.local does, one run after the other."""
+
+    ranks: Count
+    threads: Count | None
+    table: bool
+    runs: list[LocalRun] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = {run.name for run in self.runs}
+        for run in self.runs:
+            if not names >= set(run.after):
+                raise ValueError(f"{run.name!r} is after {run.after}, which are no runs of it")
+
+
+PLAN = Document(LocalPlan, "plan.json", "get it back from a copy, or submit again")
+RENDEZVOUS_REMEDY = "remove it, and start the job again"
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Of one file of a checkpoint."""
+
+    bytes: Natural
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json of a checkpoint. sha256: of all the rest."""
+
+    schema: Natural
+    step: Natural
+    torch: str
+    files: Mapping[str, CheckpointFile]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A line of the table over a plan's trainings; errors in percent, of the last epoch."""
+
+    run: str
+    pair: str
+    trainings: Count
+    seeds: Count
+    best: float
+    mean: float
+    std: float | None
+    parameters: Positive
