@@ -1,4 +1,4 @@
-"""torchrun with a range of nodes: a search goes on with those that are left, and takes in new ones."""
+"""torchrun with a range of nodes: a search goes on with those left, and takes in new ones."""
 
 import os
 import signal
