@@ -8,11 +8,11 @@ import statistics
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from daas_dist import config, doctor, explain, report, watch
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
+from daas_dist.overrides import to_path
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "export":
         return attempt(command, lambda: _export(rest))[0]
     if command == "watch" and len(rest) == 1:
-        return watch.main(Path(rest[0]))
+        return _watch(rest[0])
     if command == "run":
         return attempt(command, lambda: run(config.load(rest)))[0]
     if command == "report" and rest:
-        return attempt(command, lambda: print(report.write([Path(name) for name in rest])))[0]
+        return attempt(command, lambda: print(report.write(list(map(to_path, rest)))))[0]
     print(USAGE, file=sys.stderr)
     return WRONG
 
@@ -89,6 +89,17 @@ def _to_stay() -> Generator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _watch(run: str) -> int:
+    status = 0
+
+    def task() -> None:
+        nonlocal status
+        status = watch.main(to_path(run))
+
+    failed, _ = attempt("watch", task)
+    return failed or status
 
 
 def _shards(words: Sequence[str]) -> int:

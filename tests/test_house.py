@@ -23,6 +23,7 @@ FLOORS = [
         "lock",
         "memory",
         "slurm",
+        "overrides",
         "rules",
         "published",
     },

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from daas_dist.data import fashion_mnist, limit_classes, open_shards
 from daas_dist.data.manifest import MANIFEST, Manifest
+from daas_dist.overrides import to_path
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.sources import Source
 
@@ -32,14 +33,16 @@ def _parser() -> argparse.ArgumentParser:
 
     make = tasks.add_parser("build", help="shards from a folder, the ILSVRC2012 archives, …")
     make.set_defaults(task=_build)
-    make.add_argument("out", type=Path, help="gets train/ and val/; a rerun finishes what is there")
+    make.add_argument(
+        "out", type=to_path, help="gets train/ and val/; a rerun finishes what is there"
+    )
     source = make.add_mutually_exclusive_group(required=True)
-    source.add_argument("--folder", type=Path, help="of pictures, one sub-folder a class")
-    source.add_argument("--ilsvrc2012", type=Path, help="the folder of ImageNet's three archives")
+    source.add_argument("--folder", type=to_path, help="of pictures, one sub-folder a class")
+    source.add_argument("--ilsvrc2012", type=to_path, help="the folder of ImageNet's archives")
     source.add_argument(
         "--fashion-mnist", action="store_true", help="Debian's dataset-fashion-mnist"
     )
-    make.add_argument("--val-folder", type=Path, help="of test pictures, beside --folder")
+    make.add_argument("--val-folder", type=to_path, help="of test pictures, beside --folder")
     for name, value, text in (
         ("--seed", 0, "of the order of the samples (0)"),
         ("--per-shard", build.PER_SHARD, f"pictures a shard ({build.PER_SHARD})"),
@@ -54,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
 
     index = tasks.add_parser("index", help="manifest and index for shards that others wrote")
     index.set_defaults(task=_index)
-    index.add_argument("folder", type=Path, help="of *.tar, of pictures and .cls numbers")
-    index.add_argument("--classes", type=Path, help="a file with the classes' names, one a line")
+    index.add_argument("folder", type=to_path, help="of *.tar, of pictures and .cls numbers")
+    index.add_argument("--classes", type=to_path, help="a file of class names, one a line")
     index.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
 
     check = tasks.add_parser("verify", help="whether shards are what their manifest says")
     check.set_defaults(task=_verify)
-    check.add_argument("folder", type=Path)
+    check.add_argument("folder", type=to_path)
     how = check.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="manifest, index and sizes (default)")
     how.add_argument("--full", action="store_true", help="every byte")
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = tasks.add_parser("list", help="what a folder of shards, or a view of it, holds")
     show.set_defaults(task=_list)
-    show.add_argument("folder", type=Path)
+    show.add_argument("folder", type=to_path)
     show.add_argument("--classes", default="all", help="as data.classes")
     show.add_argument("--images-per-class", type=int, metavar="N", help="as data.images_per_class")
     show.add_argument("--seed", type=int, default=0, help="as seed")
