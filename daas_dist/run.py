@@ -16,8 +16,8 @@ from daas_dist.dataset import (
     DataSet,
     load_data_in_turn,
     split_search,
+    tell_read,
     tell_replaced,
-    tell_warnings,
 )
 from daas_dist.faults import Watchdog
 from daas_dist.job import Job, at_work, load_together
@@ -72,7 +72,7 @@ def run_search(config: Config) -> Path:
             # A start without a checkpoint repeats everything: nothing logged before it is kept.
             began = (job.run_dir / "metrics.jsonl").exists()
             job.log.resume(search.state.step) if began else job.log.start()
-            tell_warnings(data, job.log)
+            tell_read(data, job.log)
             _warn_of_idle_ranks(config, job)
         if _steps(search, job) and job.log is not None:
             _finish(search, data, job)
@@ -172,6 +172,7 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
         "mean": data.mean,
         "std": data.std,
         "shape": list(data.train.shape),
+        "bits": data.train.bits,
     }
     result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
     result["config"] = asdict(config)

@@ -13,7 +13,7 @@ from typing import Any
 
 from daas_dist import checkpoint, outcome
 from daas_dist.config import Config, ConfigError
-from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
+from daas_dist.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
 from daas_dist.engine.cut import Cut, cut
 from daas_dist.faults import Watchdog
 from daas_dist.job import PROVENANCE, Job, at_work, load_together
@@ -53,7 +53,7 @@ def run_training(config: Config) -> Path:
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
-            tell_warnings(data, job.log)
+            tell_read(data, job.log)
         rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
         done: dict[int, dict[str, Any]] = {}
         for i in range(len(rows)) if together else job.mesh.mine(len(rows)):

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from daas_dist.data import fashion_mnist, limit_classes, open_shards
+from daas_dist.data import fashion_mnist, layout, limit_classes, open_shards
+from daas_dist.data.layout import Keys
 from daas_dist.data.manifest import MANIFEST, Manifest
+from daas_dist.data.words import printable
 from daas_dist.overrides import to_path
+from daas_dist.progress import shown
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.sources import Source
 
@@ -84,9 +86,12 @@ def _build(given: argparse.Namespace) -> int:
         raise ValueError("--val-folder goes with --folder")
     parts: dict[str, Callable[[], Source]] = {}
     if given.folder is not None:
-        parts["train"] = lambda: sources.from_folder(given.folder)
-        if given.val_folder is not None:
-            parts["val"] = lambda: sources.from_folder(given.val_folder)
+        train, val, said = layout.parts(given.folder, given.val_folder)
+        if said:
+            _tell(said)
+        parts["train"] = lambda: _from_folder(train, sources.TRAIN_KEYS)
+        if val is not None:
+            parts["val"] = lambda: _from_folder(val, sources.TEST_KEYS)
     elif given.ilsvrc2012 is not None:
         for part in ("train", "val"):
             parts[part] = lambda part=part: sources.ilsvrc2012(
@@ -99,12 +104,22 @@ def _build(given: argparse.Namespace) -> int:
             )
     for part, source in parts.items():
         recipe = build.Recipe(part, given.seed, given.per_shard, given.resize, given.max_bad_files)
+        listed = source()
         with _progress(f"{given.out / part}") as report:
             manifest = build.build(
-                source(), given.out / part, recipe, workers=given.workers, report=report
+                listed, given.out / part, recipe, workers=given.workers, report=report
             )
         _tell_made(given.out / part, manifest)
+        for remark in listed.remarks:
+            print(remark)
     return 0
+
+
+def _from_folder(folder: Path, keys: Keys) -> Source:
+    with shown() as report:
+        return sources.from_folder(
+            folder, keys, lambda count: report(f"listing {printable(folder)}", count, None)
+        )
 
 
 def _tell(text: str) -> None:
@@ -123,16 +138,9 @@ def _tell_made(where: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def _progress(what: str) -> Generator[build.Report]:
-    """A bar with the time that is left, on stderr."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(what, total=None)
-
-        def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield report
+    """On stderr."""
+    with shown() as report:
+        yield lambda done, total: report(printable(what), done, total)
 
 
 def _index(given: argparse.Namespace) -> int:
