@@ -16,7 +16,7 @@ from daas_dist.data import decode, layout
 from daas_dist.data.formats import READ, TO_TELL, bits_for
 from daas_dist.data.images import Account, Images, put_aside
 from daas_dist.data.layout import DATA, DATA_TEST
-from daas_dist.data.listing import Found, list_classes
+from daas_dist.data.listing import NO_CLASS, Found, list_classes
 from daas_dist.data.words import name_some, pictures, printable
 from daas_dist.progress import Report, silent
 
@@ -61,8 +61,7 @@ def folder(
     if len(named) > max_bad_files:
         raise ValueError(
             f"{len(named)} of {len(listed.files) + len(listed.bad)} files could not be read, "
-            f"data.max_bad_files allows {max_bad_files}: {name_some(named)}; mend them, take them "
-            f"away or turn them into one of {READ}"
+            f"data.max_bad_files allows {max_bad_files}: {name_some(named)}; {_remedy(listed)}"
         )
     every = Images(read.images, listed.labels, listed.classes, bits=read.bits)
     good = torch.ones(len(listed.files), dtype=torch.bool)
@@ -73,6 +72,13 @@ def folder(
     test = _part(every, range(listed.trains, len(listed.files)), good, bad, "test")
     lost = tuple(f"{path}: {why}" for path, why in listed.bad.items())
     return train.told(account, (*lost, *train.bad_files)), test
+
+
+def _remedy(listed: "_Listed") -> str:
+    said = f"mend them, take them away or turn them into one of {READ}"
+    if NO_CLASS in listed.bad.values():
+        said += "; if data.root is the folder of one class, set it to the folder of all"
+    return said
 
 
 # --- Which files ---------------------------------------------------------------------------------

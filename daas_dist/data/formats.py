@@ -164,7 +164,7 @@ def is_picture_name(name: str) -> bool:
 def unread(data: bytes | bytearray, name: str = "") -> str:
     """Say why a file is no picture: its format, and those that are read."""
     if not data:
-        return "an empty file"
+        return "empty"
     kind = seems(data, name)
     if ending(data) is not None:
         kind = "damaged, or of a kind of its format that Pillow does not read"

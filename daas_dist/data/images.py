@@ -215,8 +215,8 @@ def limit(images: AnyImages, count: int, seed: int, key: str = "data.limit") -> 
         return images
     if count < len(images.classes):
         raise ValueError(
-            f"{key}={count} cannot leave every one of {len(images.classes)} classes an image; "
-            f"expected {len(images.classes)} or more, or null for all"
+            f"{count} of {len(images)} images cannot leave every one of {len(images.classes)} "
+            f"classes an image; set {key} to {len(images.classes)} or more, or null for all"
         )
     return images.take(stratified(images.labels, count, images.classes, seed, "limit", both=False))
 

@@ -22,6 +22,9 @@ from daas_dist.data.layout import Keys
 from daas_dist.data.leftovers import BESIDE, HIDDEN, LINKED_TWICE, why_left_out
 from daas_dist.data.words import name_some, pictures, printable
 
+NO_CLASS = "lies in no class folder"
+"""Why a picture in the root itself is bad."""
+
 Counted = Callable[[int], None]
 """Told how many pictures were listed by now."""
 
@@ -106,7 +109,7 @@ def _look_beside(walk: _Walk) -> None:
             if kind == stat.S_IFREG and not _may_be_picture(entry):
                 walk.leave_out(BESIDE, entry.path)
             else:
-                walk.bad[printable(entry.path)] = "lies in no class folder"
+                walk.bad[printable(entry.path)] = NO_CLASS
 
 
 def _may_be_picture(entry: os.DirEntry[str]) -> bool:
