@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -245,23 +244,22 @@ def _odd(read: _Read, listed: _Listed, good: Tensor) -> Iterator[str]:
         names = [printable(listed.files[row]) for row in sorted(read.frames)]
         said = "animations or of several pages, of which the first frame is read"
         yield f"{pictures(len(names))} {said}: {name_some(names, TOLD)}"
-    brightest = int(read.images[good].max()) if bool(good.any()) else 255
+    least_N, most_N = (each(read.images.flatten(1), 1) for each in (torch.amin, torch.amax))
+    brightest = int(most_N[good].max()) if bool(good.any()) else 255
     if brightest < DARK:
         yield f"no pixel is brighter than {brightest} of 255: the pictures are nearly black"
-    yield from _twice(read.images, listed, good)
+    # A picture of one colour is like any other of it.
+    yield from _twice(read.images, listed, good & (least_N < most_N))
 
 
-def _twice(images: Tensor, listed: _Listed, good: Tensor) -> Iterator[str]:
+def _twice(images: Tensor, listed: _Listed, among: Tensor) -> Iterator[str]:
     """Remarks on pictures that are in training and in testing, or in two classes: the same pixels
-    once they are squares. A picture of one colour is like any other of it, and not looked at."""
+    once they are squares."""
     first: dict[bytes, int] = {}
     leaks: list[str] = []
     torn: list[str] = []
-    for row in good.nonzero().flatten().tolist():
-        pixels = images[row].numpy()
-        if pixels.min() == pixels.max():
-            continue
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
+    for row in among.nonzero().flatten().tolist():
+        digest = hashlib.blake2b(images[row].numpy().data, digest_size=16).digest()
         other = first.setdefault(digest, row)
         if other == row:
             continue

@@ -89,9 +89,9 @@ def class_folders(root: Path, keys: Keys) -> list[str]:
 def subfolders(root: Path) -> list[str]:
     """Folders that may be classes, sorted; none where there is no folder or it cannot be listed."""
     return sorted(
-        name
-        for name in _names(root)
-        if why_left_out(name, True) is None and os.path.isdir(root / name)
+        entry.name
+        for entry in _entries(root)
+        if why_left_out(entry.name, True) is None and _is_folder(entry)
     )
 
 
@@ -102,21 +102,31 @@ def same_inside(root: Path, names: list[str]) -> list[str]:
     return common if len(common) > 1 else []
 
 
-def _names(folder: Path) -> list[str]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing where it cannot be listed, which listing.py says."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except OSError:
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Links followed. Asks the disk of links alone, as a class may hold a million files."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _loose(folder: Path) -> list[str]:
     """Pictures that lie in a folder itself, by their names."""
     return [
-        name
-        for name in _names(folder)
-        if is_picture_name(name)
-        and why_left_out(name, False) is None
-        and not os.path.isdir(folder / name)
+        entry.name
+        for entry in _entries(folder)
+        if is_picture_name(entry.name)
+        and why_left_out(entry.name, False) is None
+        and not _is_folder(entry)
     ]
 
 
@@ -162,9 +172,10 @@ def _too_few(root: Path, names: list[str], keys: Keys) -> str:
         said = f"{shown} holds {pictures(len(loose))} and {len(names)} class folders, expected "
         return f"{said}{EXPECTED}; {_one_class(root, keys)}"
     said = f"{shown} holds 0 class folders and no pictures, expected {EXPECTED}; "
-    if any(name.endswith(".tar") or name == "manifest.json" for name in _names(root)):
+    names = [entry.name for entry in _entries(root)]
+    if any(name.endswith(".tar") or name == "manifest.json" for name in names):
         return f"{said}its tar files are read by data=shards, or set {keys.root}"
-    if any(re.search(r"\.(zip|tgz|7z|rar|t?gz)$", name.lower()) for name in _names(root)):
+    if any(re.search(r"\.(zip|tgz|7z|rar|t?gz)$", name.lower()) for name in names):
         return f"{said}unpack its archives first, or set {keys.root}"
     return f"{said}set {keys.root}"
 
@@ -198,7 +209,6 @@ def _one_class(root: Path, keys: Keys) -> str:
 def _parts(root: Path, names: list[str], keys: Keys) -> str:
     """What is wrong if the folders are parts of a data set (train and val, folds), else nothing."""
     names = [name for name in names if not LABELS.fullmatch(name.lower())]
-    inside = {name: subfolders(root / name) for name in names}
     called = [n for n in names if _is(TRAIN, n) or _is(TEST, n) or _is(OTHER, n)]
     worded = [n for n in names if _has_word(TRAIN, n) or _has_word(TEST, n)]
     numbered = [n for n in names if NUMBERED.fullmatch(n.lower())]
@@ -207,8 +217,11 @@ def _parts(root: Path, names: list[str], keys: Keys) -> str:
     if not (any(_has_word(TRAIN, n) for n in worded) and any(_has_word(TEST, n) for n in worded)):
         worded = []  # classes may be called bullet_train and steam_train
     for some, enough in ((called, any), (worded, all), (numbered, all)):
-        hold_classes = enough(bool(inside[name]) for name in some)
-        if len(some) > 1 and (hold_classes or (some is not worded and len(some) == len(names))):
+        if len(some) < 2:
+            continue
+        inside = {name: subfolders(root / name) for name in some}
+        hold_classes = enough(map(bool, inside.values()))
+        if hold_classes or (some is not worded and len(some) == len(names)):
             return _say_parts(root, some, inside, keys)
     return ""
 
