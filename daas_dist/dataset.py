@@ -354,16 +354,16 @@ def read_tests(feed: Feed | StreamFeed, images: Source, batch_size: int) -> Iter
 def tell_read(data: DataSet, log: RunLog) -> None:
     """Say what was read in one line and an event, then each thing that is odd about it."""
     train, test, bad = data.train, data.test, (*data.train.bad_files, *data.test.bad_files)
-    left_out = dict(train.account.left_out)
-    if bad:
-        left_out = {"unreadable": bad, **left_out}
+    left_out = {"unreadable": bad, **train.account.left_out}
     place = f"{printable(data.place)}: " if data.place else ""
     said = f"read {place}{len(train.classes)} classes, {pictures(len(train) + len(test))}, "
     said += f"{len(train)} to learn from and {len(test)} to test on"
-    if left_out:
-        said += "; left out: "
-        said += ", ".join(f"{len(n)} {why} ({name_some(n, 2)})" for why, n in left_out.items())
-    counts = {why: len(names) for why, names in left_out.items()}
+    counts = {why: len(names) for why, names in left_out.items() if names}
+    # Each bad file is named below.
+    some = {why: f" ({name_some(left_out[why], 2)})" for why in counts if why != "unreadable"}
+    if counts:
+        parts = (f"{count} {why}{some.get(why, '')}" for why, count in counts.items())
+        said += f"; left out: {', '.join(parts)}"
     numbers = {"classes": len(train.classes), "train": len(train), "test": len(test)}
     log.event("read", message=said, **numbers, left_out=counts)
     print(said, file=sys.stderr)
