@@ -205,7 +205,7 @@ def text(overrides: Sequence[str], key: str) -> str | None:
     """The text that overrides give one key, as `load` reads it but for ${…} of other keys."""
     try:
         made = OmegaConf.create({"text": texts(overrides).get(key)})
-        found = cast(str | None, OmegaConf.to_container(made, resolve=True)["text"])  # type: ignore
+        found = cast(str | None, made.text)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key} cannot be composed: {_first_line(error)}") from error
     return at_home(key, found) if found and key in PATHS else found

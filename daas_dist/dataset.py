@@ -35,6 +35,7 @@ from daas_dist.data import (
     split,
     workers_for,
 )
+from daas_dist.data.images import too_dark
 from daas_dist.data.manifest import MANIFEST
 from daas_dist.data.remote import Absent, NotFetched
 from daas_dist.data.words import name_some, pictures, printable
@@ -102,7 +103,9 @@ def load_data(config: Config, report: Report = silent) -> DataSet:
     warnings = (*_check_cache(config, train, test), *train.account.remarks, *_twice(train, test))
     mean, std = (data.mean, data.std)
     if mean is None or std is None:
-        mean, std = map(list, measure(_some(train, config.seed, report)))
+        some = _some(train, config.seed, report)
+        warnings = (*warnings, *(too_dark(some.images) if isinstance(train, Shards) else ()))
+        mean, std = map(list, measure(some))
     return DataSet(train, test, mean, std, warnings, data.root or "")
 
 

@@ -157,6 +157,9 @@ def test_explain_shows_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/homes/me")
     rows = {row.key: row.value for row in explain([*STAGE, "run_dir=1_0", "data.val_root=~/(v)"])}
     assert (rows["run_dir"], rows["data.val_root"]) == ("1_0", "/homes/me/(v)")
+    for typed in ("None", "True", "null", "'null'"):
+        (row,) = explain([*STAGE, f"run_dir={typed}", "run_dir"])
+        assert row.value == typed
 
 
 # --- Where overrides pass through launch/ --------------------------------------------------------

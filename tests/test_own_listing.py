@@ -14,7 +14,7 @@ from spoil import ends_within
 
 from daas_dist.data import folder
 from daas_dist.data.images import Images
-from daas_dist.data.leftovers import BESIDE, HIDDEN, LINKED_TWICE, SYSTEM, why_left_out
+from daas_dist.data.leftovers import ARCHIVES, BESIDE, HIDDEN, LINKED_TWICE, SYSTEM, why_left_out
 from daas_dist.data.manifest import DataError
 from daas_dist.shards import build, sources
 
@@ -95,6 +95,14 @@ def test_what_is_left_beside_pictures_is_left_out_and_counted(
     source = sources.from_folder(root)
     assert len(source.names) == 10 and source.bad == {}
     assert any(f"2 {why}" in remark for remark in source.remarks)
+
+
+def test_an_archive_beside_the_classes_is_told_and_in_one_is_bad(root: Path) -> None:
+    (root / "lily.tar.gz").write_bytes(b"\x1f\x8b")
+    assert folder(root, size=8)[0].account.left_out == {ARCHIVES: (f"{root}/lily.tar.gz",)}
+    (root / "rose" / "more.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match="1 of 11 .*rose/more.zip: .*a ZIP archive"):
+        folder(root, size=8)
 
 
 def test_what_may_be_a_picture_is_none_of_these() -> None:

@@ -14,10 +14,12 @@ from own_pictures import picture, tree
 from PIL import Image
 from torch import Tensor
 
+from daas_dist.config import load
 from daas_dist.data import folder, open_shards
 from daas_dist.data.decode import quiet, resized_part
 from daas_dist.data.formats import seems
 from daas_dist.data.manifest import DataError
+from daas_dist.dataset import load_data
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.tars import Sample, pack
 from daas_dist.trained import Input, Preprocess
@@ -273,9 +275,6 @@ def test_training_testing_and_shards_have_one_depth(tmp_path: Path) -> None:
     assert learns.bits == tests.bits == 12
     for part, root in (("train", dark), ("val", light)):
         build.build(sources.from_folder(root), tmp_path / "shards" / part)
-    from daas_dist.config import load
-    from daas_dist.dataset import load_data
-
     words = ["stage=search_folder", "data=shards", f"data.root={tmp_path}/shards",
              "data.channels=1", "data.size=32", "data.crop_scale=null",
              "data.test_resize=null"]  # fmt: skip
@@ -366,6 +365,19 @@ def test_pictures_that_are_nearly_black_are_told(tmp_path: Path) -> None:
             Image.fromarray(mask).save(tmp_path / name / f"{i}.png")
     learns, _ = folder(tmp_path, size=9)
     assert any("brighter than 1 of 255" in said for said in learns.account.remarks)
+    build.build(sources.from_folder(tmp_path), tmp_path / "shards")
+    words = ["stage=search_folder", "data=shards", f"data.root={tmp_path}/shards", "data.size=9"]
+    assert any("brighter than 1 of 255" in said for said in load_data(load(words)).warnings)
+
+
+def test_a_part_of_a_set_with_fewer_bits_is_told(tmp_path: Path) -> None:
+    """Two cameras: the one of 12 bits gives dark pictures beside the one of 16."""
+    files = [tiff(ramp(top).astype(np.uint16)) for top in (65535, 60000, 4095)]
+    root = put(tmp_path / "in", *files)
+    learns, _ = folder(root, root, size=32)
+    assert learns.bits == 16
+    (said,) = (each for each in learns.account.remarks if "nearly black" in each)
+    assert said.startswith("4 pictures") and "below 4096" in said and "/a/02" in said
 
 
 # --- Several frames ------------------------------------------------------------------------------

@@ -260,6 +260,8 @@ def _to_channels(picture: Image.Image, channels: int, bits: int | None) -> Image
     """Any mode to L or RGB. Transparent parts show white, as most viewers show them."""
     mode = "L" if channels == 1 else "RGB"
     deep = _has_deep_colours(picture)
+    if not isinstance(picture.info.get("xmp", b""), bytes):
+        del picture.info["xmp"]  # a TIFF's that is no text: Pillow would not decode its pixels
     picture.load()
     if picture.mode == "F":
         raise ValueError(

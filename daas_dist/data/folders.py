@@ -13,14 +13,11 @@ from torch import Tensor
 
 from daas_dist.data import decode, layout
 from daas_dist.data.formats import READ, TO_TELL, bits_for
-from daas_dist.data.images import Account, Images, put_aside
+from daas_dist.data.images import Account, Images, put_aside, too_dark
 from daas_dist.data.layout import DATA, DATA_TEST
 from daas_dist.data.listing import NO_CLASS, Found, list_classes
 from daas_dist.data.words import name_some, pictures, printable
 from daas_dist.progress import Report, silent
-
-DARK = 64
-"""Of 255: where no pixel of any picture is as bright, most screens show nothing."""
 
 TOLD = 3
 """Names in a remark."""
@@ -240,14 +237,19 @@ def _odd(read: _Read, listed: _Listed, good: Tensor) -> Iterator[str]:
             f"{pictures(len(read.deep))} with numbers of more than 8 bits: they go up to "
             f"{greatest}, so {read.bits} bits are used and white is {(1 << read.bits) - 1}"
         )
+        dim = [row for row, most in sorted(read.deep.items()) if most < 1 << (read.bits - 4)]
+        if dim:
+            names = [printable(listed.files[row]) for row in dim]
+            yield (
+                f"{pictures(len(dim))} of these nearly black, as their numbers stay below "
+                f"{1 << (read.bits - 4)}; are they of fewer bits? {name_some(names, TOLD)}"
+            )
     if read.frames:
         names = [printable(listed.files[row]) for row in sorted(read.frames)]
         said = "animations or of several pages, of which the first frame is read"
         yield f"{pictures(len(names))} {said}: {name_some(names, TOLD)}"
     least_N, most_N = (each(read.images.flatten(1), 1) for each in (torch.amin, torch.amax))
-    brightest = int(most_N[good].max()) if bool(good.any()) else 255
-    if brightest < DARK:
-        yield f"no pixel is brighter than {brightest} of 255: the pictures are nearly black"
+    yield from too_dark(most_N[good])
     # A picture of one colour is like any other of it.
     yield from _twice(read.images, listed, good & (least_N < most_N))
 

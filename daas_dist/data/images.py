@@ -23,6 +23,10 @@ TEST_SHARE = 0.2
 """Of each class, where there is no folder of test pictures: ours."""
 
 
+DARK = 64
+"""Of 255: where no pixel of any picture is as bright, most screens show nothing."""
+
+
 @dataclass(frozen=True)
 class Account:
     """What a look at a data set left out, and what is odd about it."""
@@ -194,6 +198,13 @@ def put_aside(labels: Tensor, classes: Sequence[str], seed: int, purpose: str, k
     total = round((1 - TEST_SHARE) * len(labels))
     total = min(max(total, len(classes)), len(labels) - len(classes))
     return stratified(labels, total, classes, seed, purpose, both=True)
+
+
+def too_dark(values: Tensor) -> tuple[str, ...]:
+    """A remark if not one of these values of pixels is bright, as of masks of 0 and 1."""
+    brightest = int(values.max()) if values.numel() else DARK
+    said = f"no pixel is brighter than {brightest} of 255: the pictures are nearly black"
+    return (said,) * (brightest < DARK)
 
 
 def count_classes(images: ImageSet) -> list[int]:

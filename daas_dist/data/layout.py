@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daas_dist.data.formats import is_picture_name
-from daas_dist.data.leftovers import why_left_out
+from daas_dist.data.leftovers import is_archive_name, why_left_out
 from daas_dist.data.words import name_some, pictures, printable
 
 EXPECTED = "one folder a class (ROOT/cat/1.jpg, ROOT/dog/2.jpg)"
@@ -175,7 +175,7 @@ def _too_few(root: Path, names: list[str], keys: Keys) -> str:
     names = [entry.name for entry in _entries(root)]
     if any(name.endswith(".tar") or name == "manifest.json" for name in names):
         return f"{said}its tar files are read by data=shards, or set {keys.root}"
-    if any(re.search(r"\.(zip|tgz|7z|rar|t?gz)$", name.lower()) for name in names):
+    if any(map(is_archive_name, names)):
         return f"{said}unpack its archives first, or set {keys.root}"
     return f"{said}set {keys.root}"
 

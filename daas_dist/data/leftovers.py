@@ -15,6 +15,9 @@ def _names(text: str) -> frozenset[str]:
 SYSTEM, HIDDEN, BESIDE = "left by a system", "hidden", "sidecars or documents"
 """Why a file or a folder is left out."""
 
+ARCHIVES = "archives, not unpacked"
+"""Beside the class folders; one may be a class. In a class an archive is a bad file."""
+
 LINKED_TWICE = "links to folders that are read already"
 
 SYSTEM_FOLDERS = frozenset(
@@ -60,6 +63,13 @@ BESIDE_NAMES = _names(
     "attribution makefile md5sums sha1sums sha256sums checksums classes labels"
 )
 """Without an ending."""
+
+
+ARCHIVE_ENDINGS = _names("zip tar tgz tbz txz gz bz2 xz zst 7z rar")
+
+
+def is_archive_name(name: str) -> bool:
+    return PurePath(name).suffix[1:].lower() in ARCHIVE_ENDINGS
 
 
 def why_left_out(name: str, is_folder: bool) -> str | None:

@@ -19,7 +19,14 @@ from torch import Tensor
 from daas_dist.data import layout
 from daas_dist.data.formats import TO_TELL, ending, is_picture_name
 from daas_dist.data.layout import Keys
-from daas_dist.data.leftovers import BESIDE, HIDDEN, LINKED_TWICE, why_left_out
+from daas_dist.data.leftovers import (
+    ARCHIVES,
+    BESIDE,
+    HIDDEN,
+    LINKED_TWICE,
+    is_archive_name,
+    why_left_out,
+)
 from daas_dist.data.words import name_some, pictures, printable
 
 NO_CLASS = "lies in no class folder"
@@ -107,7 +114,7 @@ def _look_beside(walk: _Walk) -> None:
             )
         elif kind != stat.S_IFDIR:
             if kind == stat.S_IFREG and not _may_be_picture(entry):
-                walk.leave_out(BESIDE, entry.path)
+                walk.leave_out(ARCHIVES if is_archive_name(entry.name) else BESIDE, entry.path)
             else:
                 walk.bad[printable(entry.path)] = NO_CLASS
 
