@@ -17,6 +17,7 @@ from daas_dist.documents.run import PROVENANCE
 from daas_dist.escaping import told, visible
 from daas_dist.faults import PEER_LOST, NotConnected, PeerLost, Refused
 from daas_dist.lock import Occupied
+from daas_dist.overrides import to_path
 from daas_dist.redact import redacted
 
 USAGE = """usage: daas run stage=NAME [key=value …]
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "export":
         return attempt(command, lambda: _export(rest))[0]
     if command == "watch" and len(rest) == 1:
-        return watch.main(Path(rest[0]))
+        return _watch(rest[0])
     if command == "run":
         return attempt(command, lambda: run(config.load(rest)))[0]
     if command == "report" and rest:
-        return attempt(command, lambda: _report([Path(name) for name in rest]))[0]
+        return attempt(command, lambda: _report(list(map(to_path, rest))))[0]
     print(USAGE, file=sys.stderr)
     return WRONG
 
@@ -99,6 +100,17 @@ def _to_stay() -> Generator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _watch(run: str) -> int:
+    status = 0
+
+    def task() -> None:
+        nonlocal status
+        status = watch.main(to_path(run))
+
+    failed, _ = attempt("watch", task)
+    return failed or status
 
 
 def _shards(words: Sequence[str]) -> int:

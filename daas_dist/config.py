@@ -8,6 +8,7 @@ impossible) is a ConfigError of one sentence that names the key, its value and w
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_type_hints
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from daas_dist.documents.files import read
+from daas_dist.overrides import all_literal, at_home, read_text
 from daas_dist.rules import ConfigError, check_secret, one_of, refuse, shown
 from daas_dist.schema import Config
 from daas_dist.schema.reads import no_effect
@@ -35,6 +37,20 @@ BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model", "engine.
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 OWN = {"search": ("search.", "policy."), "train": ("train.",)}
 """Of each kind of stage the keys that it alone reads; a preset that has none of them is not its."""
+
+
+PATHS = (
+    "run_dir",
+    "data.root",
+    "data.val_root",
+    "data.cache",
+    "data.classes",
+    "model.genotype",
+    "policy.fixed",
+    "train.result",
+    "train.policy_result",
+)
+"""Keys that name a file or a folder: a ~ in front is expanded."""
 
 
 def load(overrides: Sequence[str]) -> Config:
@@ -67,7 +83,7 @@ def load_frozen(path: str | Path) -> Config:
 
 def to_yaml(config: Config) -> str:
     """All values, for the config.yaml of a run directory; load_frozen reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(all_literal(asdict(config))))
 
 
 HOW = (
@@ -140,20 +156,27 @@ def unchecked(overrides: Sequence[str]) -> dict[str, Any]:
     """Compose the values by Hydra; keys that nothing reads may be among the overrides."""
     arguments = list(overrides)
     settings(arguments)
+    typed = texts(arguments)
     try:
         with initialize_config_dir(str(directory()), version_base="1.3"):
-            values = OmegaConf.to_container(compose("config", overrides=arguments), resolve=True)
+            made = compose("config", overrides=[text for text in arguments if not _is_text(text)])
+        for key, value in typed.items():
+            OmegaConf.update(made, key, value)
+        values = OmegaConf.to_container(made, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         given = " ".join(arguments)
         raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
-    return cast(dict[str, Any], values)
+    values = cast(dict[str, Any], values)
+    _go_home(values)
+    return values
 
 
 def files(overrides: Sequence[str]) -> list[str]:
     """The files below configs/ that `composed` reads, in order: a later one wins."""
     with initialize_config_dir(str(directory()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        parts = loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
+        plain = [text for text in overrides if not _is_text(text)]
+        parts = loader.compute_defaults_list("config", plain, RunMode.RUN).defaults
     paths = [part.config_path for part in parts if part.config_path is not None]
     return [f"{path}.yaml" for path in paths if not path.startswith("hydra")]
 
@@ -201,6 +224,44 @@ def unknown(key: str) -> ConfigError:
     return ConfigError(f"{key} is not a key: {hint}")
 
 
+def texts(overrides: Sequence[str]) -> dict[str, str | None]:
+    """The texts among the overrides as they were typed, by key; the last of a key wins."""
+    given = (text.partition("=") for text in overrides if _is_text(text))
+    return {key: read_text(key, typed, _type_words(key)) for key, _, typed in given}
+
+
+def text(overrides: Sequence[str], key: str) -> str | None:
+    """The text that overrides give one key, as `load` reads it but for ${…} of other keys."""
+    try:
+        made = OmegaConf.create({"text": texts(overrides).get(key)})
+        found = cast(str | None, made.text)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key} cannot be composed: {_first_line(error)}") from error
+    return at_home(key, found) if found and key in PATHS else found
+
+
+def _is_text(override: str) -> bool:
+    """Whether the value of an override is a text, which Hydra's grammar would change."""
+    key, equals, _ = override.partition("=")
+    return bool(equals) and key not in (*GROUPS, *BROUGHT) and key in _text_keys()
+
+
+@cache
+def _text_keys() -> frozenset[str]:
+    return frozenset(key for key in keys() if str in _types(key))
+
+
+def _go_home(values: dict[str, Any]) -> None:
+    """Expand the ~ of every path, in place, wherever it is from."""
+    for key in PATHS:
+        *groups, name = key.split(".")
+        group = values
+        for each in groups:
+            group = group[each]
+        if isinstance(group[name], str):
+            group[name] = at_home(key, group[name])
+
+
 def settings(overrides: Sequence[str]) -> list[str]:
     """The key of each override: a leaf or one of GROUPS.
 
@@ -210,11 +271,13 @@ def settings(overrides: Sequence[str]) -> list[str]:
     leaves = keys()
     found = []
     for text in overrides:
+        if _is_text(text):
+            found.append(text.partition("=")[0])
+            continue
         try:
             override = parser.parse_override(text)
         except HydraException as error:
-            wanted = "KEY=VALUE, a value with any of ()=~ in quotes: 'KEY=\"VALUE\"'"
-            raise ConfigError(f"{text} cannot be read: expected {wanted}") from error
+            raise ConfigError(f"{text} cannot be read: expected KEY=VALUE") from error
         key, value = override.key_or_group, override.value()
         inside = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
         if override.type is not OverrideType.CHANGE or override.package is not None:
@@ -241,7 +304,8 @@ def _typed(values: Any) -> Config:
         for text in value if isinstance(value, list) else [value]:
             check_secret(key, str(text))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
+        given = OmegaConf.create(all_literal(values))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
         config = cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key = str(error.full_key).partition("[")[0]
@@ -272,18 +336,23 @@ def _check_keys(group: type, values: Any, prefix: str) -> None:
 
 def _type_words(key: str) -> str:
     """The type of a key in words: "a whole number or null"."""
-    hint: Any = Config
-    for name in key.split("."):
-        hint = get_type_hints(hint)[name]
-    if is_dataclass(hint):
-        return "the keys " + ", ".join(get_type_hints(hint))
+    either = _types(key)
+    if is_dataclass(either[0]):
+        return "the keys " + ", ".join(get_type_hints(either[0]))
     words = {
         str: "a text", int: "a whole number", float: "a number", bool: "true or false",
         list[str]: "a list [A, B]", list[int]: "a list of whole numbers [0, 1]",
         list[float]: "a list of numbers [0.5, 0.9]", NoneType: "null",
     }  # fmt: skip
-    either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     return " or ".join(words[part] for part in either)
+
+
+def _types(key: str) -> tuple[Any, ...]:
+    """The types that a key's value may have."""
+    hint: Any = Config
+    for name in key.split("."):
+        hint = get_type_hints(hint)[name]
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,13 +32,17 @@ from daas_dist.data import (
     measure,
     open_shards,
     open_stream,
+    put_aside,
     split,
     workers_for,
 )
-from daas_dist.data.folders import TEST_SHARE
+from daas_dist.data.images import too_dark
 from daas_dist.data.manifest import MANIFEST
 from daas_dist.data.remote import Absent, NotFetched
+from daas_dist.data.words import name_some, pictures, printable
+from daas_dist.enough import check_batch, check_classes
 from daas_dist.mesh import Mesh
+from daas_dist.progress import Report, shown, silent
 from daas_dist.rng import Part, stream
 from daas_dist.rules import is_url, refuse
 from daas_dist.runlog import RunLog
@@ -45,7 +50,7 @@ from daas_dist.schema import Data
 
 MEASURED = 1024
 """How many pictures of shards are decoded for their mean and deviation where data.* gives none."""
-
+MEASURED_AT_ONCE = 32
 
 Source = ImageSet | Stream
 """Images of which any can be read at any time, or that come in turn."""
@@ -66,36 +71,56 @@ class DataSet:
     mean: list[float]
     std: list[float]
     warnings: tuple[str, ...] = ()
+    place: str = ""
+    """Where they are from, as the user named it."""
 
 
 def load_data_in_turn(config: Config, mesh: Mesh) -> DataSet:
-    """load_data on every rank; what has to be downloaded is there before the others look."""
+    """load_data on every rank; what has to be downloaded is there before the others look. Rank 0
+    shows how far it is."""
     if config.data.download and not mesh.leads:
         mesh.barrier()
-    data = load_data(config)
+    with shown() if mesh.leads else nullcontext(silent) as report:
+        data = load_data(config, report)
+    check_batch(config, len(data.train), len(data.test))
     if config.data.download and mesh.leads:
         mesh.barrier()
     return data
 
 
-def load_data(config: Config) -> DataSet:
-    """The images that data.* names, limited as it says."""
+def load_data(config: Config, report: Report = silent) -> DataSet:
+    """The images that data.* names, limited as it says. ValueError where they are too few."""
     data = config.data
     if data.name == "stream":
         return _streams(data)
-    train, test = _shards(config) if data.name == "shards" else _in_memory(config)
+    found = _shards(config) if data.name == "shards" else _in_memory(config, report)
     train, test = (
-        part if count is None else limit(part, min(count, len(part)), config.seed)
-        for part, count in ((train, data.limit), (test, data.test_limit))
+        part if count is None else limit(part, min(count, len(part)), config.seed, key)
+        for part, count, key in zip(
+            found, (data.limit, data.test_limit), ("data.limit", "data.test_limit"), strict=True
+        )
     )
-    warnings = _check_cache(config, train, test)
+    check_classes(config, found, train)
+    warnings = (*_check_cache(config, train, test), *train.account.remarks, *_twice(train, test))
     mean, std = (data.mean, data.std)
     if mean is None or std is None:
-        mean, std = map(list, measure(_some(train, config.seed)))
-    return DataSet(train, test, mean, std, warnings)
+        some = _some(train, config.seed, report)
+        warnings = (*warnings, *(too_dark(some.images) if isinstance(train, Shards) else ()))
+        mean, std = map(list, measure(some))
+    return DataSet(train, test, mean, std, warnings, data.root or "")
 
 
-def _in_memory(config: Config) -> tuple[Images, Images]:
+def _twice(train: ImageSet, test: ImageSet) -> tuple[str, ...]:
+    """A remark on shards whose test pictures are training pictures too, by their bytes. A folder's
+    account has that already."""
+    if not isinstance(train, Shards) or not isinstance(test, Shards):
+        return ()
+    rows = (part.folder.rows[part.rows][["size", "crc"]] for part in (train, test))
+    count = len(set.intersection(*(set(each.tolist()) for each in rows)))
+    return (f"{pictures(count)} of testing are in training too, with the same bytes",) * (count > 0)
+
+
+def _in_memory(config: Config, report: Report) -> tuple[Images, Images]:
     data = config.data
     if data.name == "fashion_mnist":
         train, test = (fashion_mnist(data.root, part, data.download) for part in (True, False))
@@ -113,6 +138,7 @@ def _in_memory(config: Config) -> tuple[Images, Images]:
             channels=data.channels,
             max_bad_files=data.max_bad_files,
             seed=config.seed,
+            report=report,
         )
     return train, test
 
@@ -140,7 +166,8 @@ def split_search(images: Source, share: float, seed: int) -> tuple[Source, Sourc
 
 
 def _shards(config: Config) -> tuple[Shards, Shards]:
-    """(train, test). Without shards of test images, a fifth of each class is put aside for it."""
+    """(train, test). Without shards of test images, a fifth of each class is put aside for it.
+    Both read pictures of more than 8 bits alike."""
     data = config.data
     if data.root is None or data.size is None:
         raise ConfigError("data=shards needs data.root and data.size")
@@ -161,12 +188,15 @@ def _shards(config: Config) -> tuple[Shards, Shards]:
     parts = _remote_parts if is_url(data.root) else _local_parts
     train, test = parts(data.root, data.val_root, opened)
     if test is None:
-        train, test = split(train, 1 - TEST_SHARE, config.seed)
+        stays = put_aside(train.labels, train.classes, config.seed, "split", "data.val_root")
+        train, test = train.take(stays), train.take(~stays)
     elif test.classes != train.classes:
         raise ConfigError(
             f"{train.folder.root} and {test.folder.root} do not hold the same classes; set "
             "data.val_root"
         )
+    bits = max((part.bits for part in (train, test) if part.bits is not None), default=None)
+    train, test = replace(train, bits=bits), replace(test, bits=bits)
     if data.images_per_class is not None:
         train = train.take(limit_classes(train, data.images_per_class, config.seed))
     return train, test
@@ -241,13 +271,17 @@ def _check_cache(config: Config, *sets: ImageSet) -> tuple[str, ...]:
     return (f"{few}, so every epoch downloads shards again",)
 
 
-def _some(images: ImageSet, seed: int) -> Images:
+def _some(images: ImageSet, seed: int, report: Report) -> Images:
     """The images to measure: all of those in memory, MEASURED of those in shards."""
     if isinstance(images, Images):
         return images
     index = torch.randperm(len(images), generator=stream(seed, "measure"))[:MEASURED]
     index = index.sort().values  # each shard is opened once
-    return Images(images.central(index), images.labels[index], images.classes)
+    read = []
+    for done, some in enumerate(index.split(MEASURED_AT_ONCE), 1):
+        read.append(images.central(some))
+        report("measuring pictures", min(done * MEASURED_AT_ONCE, len(index)), len(index))
+    return Images(torch.cat(read), images.labels[index], images.classes)
 
 
 def crop(data: Data) -> Crop:
@@ -321,8 +355,22 @@ def read_tests(feed: Feed | StreamFeed, images: Source, batch_size: int) -> Iter
     return feed.tests(images, batch_size)
 
 
-def tell_warnings(data: DataSet, log: RunLog) -> None:
-    bad = (*data.train.bad_files, *data.test.bad_files)
+def tell_read(data: DataSet, log: RunLog) -> None:
+    """Say what was read in one line and an event, then each thing that is odd about it."""
+    train, test, bad = data.train, data.test, (*data.train.bad_files, *data.test.bad_files)
+    left_out = {"unreadable": bad, **train.account.left_out}
+    place = f"{printable(data.place)}: " if data.place else ""
+    said = f"read {place}{len(train.classes)} classes, {pictures(len(train) + len(test))}, "
+    said += f"{len(train)} to learn from and {len(test)} to test on"
+    counts = {why: len(names) for why, names in left_out.items() if names}
+    # Each bad file is named below.
+    some = {why: f" ({name_some(left_out[why], 2)})" for why in counts if why != "unreadable"}
+    if counts:
+        parts = (f"{count} {why}{some.get(why, '')}" for why, count in counts.items())
+        said += f"; left out: {', '.join(parts)}"
+    numbers = {"classes": len(train.classes), "train": len(train), "test": len(test)}
+    log.event("read", message=said, **numbers, left_out=counts)
+    print(escaping.told(said), file=sys.stderr)
     for message in (*data.warnings, *(f"left out, unreadable: {name}" for name in bad)):
         log.event("warning", message=message)
         print(escaping.told(message), file=sys.stderr)

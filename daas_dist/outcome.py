@@ -79,6 +79,7 @@ def document(
             "mean": data.mean,
             "std": data.std,
             "test_resize": images.test_resize,
+            "bits": data.train.bits,
         },
         "policy_result": policy,
         "recipe": {

@@ -19,6 +19,8 @@ def shown(value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, str):
+        return "'null'" if value == "null" else value
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 

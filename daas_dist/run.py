@@ -14,8 +14,8 @@ from daas_dist.dataset import (
     DataSet,
     load_data_in_turn,
     split_search,
+    tell_read,
     tell_replaced,
-    tell_warnings,
 )
 from daas_dist.documents import lines
 from daas_dist.documents.metrics import SearchRow
@@ -77,7 +77,7 @@ def run_search(config: Config, report: Report | None = None) -> Path:
             # A start without a checkpoint repeats everything: nothing logged before it is kept.
             began = (job.run_dir / "metrics.jsonl").exists()
             job.log.resume(search.state.step) if began else job.log.start()
-            tell_warnings(data, job.log)
+            tell_read(data, job.log)
             _warn_of_idle_ranks(config, job)
         if _steps(search, job) and job.log is not None:
             _finish(search, data, job)
@@ -177,6 +177,7 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
         "mean": data.mean,
         "std": data.std,
         "shape": list(data.train.shape),
+        "bits": data.train.bits,
     }
     (row,), _ = lines.last(run_dir / METRICS, SearchRow.parse, 1)
     result["telemetry"]["val_accuracy"] = row.val_accuracy

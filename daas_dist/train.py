@@ -12,7 +12,7 @@ from typing import Any
 
 from daas_dist import checkpoint, outcome
 from daas_dist.config import Config, ConfigError
-from daas_dist.dataset import DataSet, load_data_in_turn, tell_replaced, tell_warnings
+from daas_dist.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
 from daas_dist.documents import run as documents
 from daas_dist.documents.metrics import TrainingRow, best_accuracy
 from daas_dist.documents.results import EVALUATION
@@ -54,7 +54,7 @@ def run_training(config: Config, report: Report | None = None) -> Path:
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
-            tell_warnings(data, job.log)
+            tell_read(data, job.log)
         rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
         done: dict[int, dict[str, Any]] = {}
         for i in range(len(rows)) if together else job.mesh.mine(len(rows)):

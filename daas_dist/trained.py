@@ -41,6 +41,9 @@ class Input:
     std: tuple[float, ...]
     test_resize: int | None
     """What the shorter side of a picture becomes before its centre is cut; None: as the square."""
+    bits: int | None = None
+    """How many bits were used by the training's pictures whose numbers have more than 8; None where
+    there were none such."""
 
     @property
     def shorter(self) -> int:
@@ -51,7 +54,10 @@ class Preprocess(v2.Transform):
     """An image as the training tested it, so accuracies are those of its result.json.
 
     PIL images of any mode and size, uint8 tensors [C, H, W] or [N, C, H, W]: the shorter side is
-    resized, the centre cut, and the pixels normalised. Labels in the sample pass through.
+    resized, the centre cut, and the pixels normalised, all by what tested, so the pixels are the
+    same. A tensor is upright already; a PIL image is stood up as its EXIF says. Labels in the
+    sample pass through. ValueError for what testing refuses, and for a picture of more than 8 bits
+    where the training had none.
     """
 
     def __init__(self, expected: Input) -> None:
@@ -59,21 +65,35 @@ class Preprocess(v2.Transform):
         self.expected = expected
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
-        channels, height, width = self.expected.shape
-        shorter = self.expected.shorter
         if isinstance(inpt, PILImage):
-            square = decode.square_of(inpt, height, channels, shorter)
-            image = torch.from_numpy(square.copy())
-        elif isinstance(inpt, tv_tensors.TVTensor) and not isinstance(inpt, tv_tensors.Image):
+            batch = self._square(inpt)[None]
+            return self._normalised(batch)[0]
+        if isinstance(inpt, tv_tensors.TVTensor) and not isinstance(inpt, tv_tensors.Image):
             raise TypeError(f"{type(inpt).__name__} in the sample: expected an image")
-        else:
-            image = self._checked(inpt.as_subclass(Tensor))
-            if min(image.shape[-2:]) != shorter:
-                image = tv.resize(image, [shorter], antialias=True)
-            image = tv.center_crop(image, [height, width])
+        image = self._checked(inpt.as_subclass(Tensor))
         batch = image.reshape(-1, *image.shape[-3:])
-        pixels = augment.normalise(batch, self.expected.mean, self.expected.std)
-        return pixels.reshape(image.shape)
+        squares = torch.stack([self._square(tv.to_pil_image(each)) for each in batch.cpu()])
+        pixels = self._normalised(squares.to(image.device))
+        return pixels.reshape(*image.shape[:-3], *pixels.shape[1:])
+
+    def _square(self, picture: PILImage) -> Tensor:
+        """uint8 [C, H, W]."""
+        channels, side, _ = self.expected.shape
+        with decode.quiet():
+            decode.check(picture)
+            try:
+                square = decode.square_of(
+                    picture, side, channels, self.expected.shorter, bits=self.expected.bits
+                )
+            except decode.UnknownDepth as error:
+                raise ValueError(
+                    f"the picture's numbers (up to {error.greatest}) have more than 8 bits, "
+                    "those of the training had 8; turn it into one of 8 bits"
+                ) from None
+        return torch.from_numpy(square.copy())
+
+    def _normalised(self, batch: Tensor) -> Tensor:
+        return augment.normalise(batch, self.expected.mean, self.expected.std)
 
     def _checked(self, image: Tensor) -> Tensor:
         channels = self.expected.shape[0]
@@ -213,5 +233,6 @@ def _trained(folder: Path, result: TrainedResult, document: dict[str, Any]) -> T
             tuple(data.mean),
             tuple(data.std),
             data.test_resize,
+            data.bits,
         ),
     )

@@ -17,9 +17,9 @@ import yaml
 
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError, directory
+from daas_dist.overrides import quoted
 
 PLACE = re.compile(r"\{(\w+)(:other)?\}")
-PLAIN = re.compile(r"[\w./+@%-]+")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def one(overrides: Sequence[str]) -> Plan:
     """The run that `daas run OVERRIDES` is."""
     config = configuration.load(overrides)
     root = Path(config.run_dir) if config.run_dir else _new(config.stage)
-    config = configuration.load([*overrides, _set("run_dir", str(root.absolute()))])
+    config = configuration.load([*overrides, f"run_dir={quoted(str(root.absolute()))}"])
     return Plan(root, config.stage, (Run(root.name, config.stage, root, config),))
 
 
@@ -95,8 +95,8 @@ def experiment(name: str, extra: Sequence[str], seeds: Sequence[int] | None) -> 
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
         raise ConfigError(f"experiment={name} is not possible: expected one of {known}")
     values: dict[str, Any] = yaml.safe_load(path.read_text())
-    run_dir = next((word for word in extra if word.startswith("run_dir=")), None)
-    extra = [word for word in extra if word is not run_dir]
+    run_dir = configuration.text(extra, "run_dir")
+    extra = [word for word in extra if not word.startswith("run_dir=")]
     stages, used = [], set[str]()
     for key, run in values["runs"].items():
         read = _read_by(run["overrides"], extra)
@@ -107,7 +107,7 @@ def experiment(name: str, extra: Sequence[str], seeds: Sequence[int] | None) -> 
     unused = [word for word in extra if word not in used]
     if unused:
         raise ConfigError(f"{unused[0]} has no effect: no run of experiment={name} reads it")
-    root = Path(run_dir.partition("=")[2]) if run_dir else _new(name)
+    root = Path(run_dir) if run_dir else _new(name)
     numbers = values["seeds"] if seeds is None else seeds
     return Plan(root, values["title"], _runs(stages, numbers, root), table=True)
 
@@ -142,11 +142,11 @@ def _runs(stages: Sequence[Stage], seeds: Sequence[int], root: Path) -> tuple[Ru
                     return str(seed if match.group(1) == "seed" else other)
                 before = f"{match.group(1)}-seed{number}"
                 after.add(before)  # noqa: B023 (called at once)
-                return _quoted(str((root / before / "result.json").absolute()))
+                return quoted(str((root / before / "result.json").absolute()))
 
             words = [PLACE.sub(result, text) for text in stage.overrides]
             run_dir = root / name
-            words += [f"seed={seed}", _set("run_dir", str(run_dir.absolute()))]
+            words += [f"seed={seed}", f"run_dir={quoted(str(run_dir.absolute()))}"]
             config = configuration.load(words)
             runs.append(Run(name, stage.name, run_dir, config, tuple(sorted(after))))
     return tuple(runs)
@@ -170,15 +170,3 @@ def _without_root(overrides: Sequence[str], config: Config) -> tuple[list[str], 
 
 def _new(name: str) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _set(key: str, value: str) -> str:
-    return f"{key}={_quoted(value)}"
-
-
-def _quoted(value: str) -> str:
-    """A text as Hydra's grammar wants it."""
-    if PLAIN.fullmatch(value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -21,6 +21,7 @@ from daas_dist import slurm
 from daas_dist.config import Config, ConfigError
 from daas_dist.doctor import preflight
 from daas_dist.escaping import output, told
+from daas_dist.overrides import to_path
 from daas_dist.slurm import SlurmError
 from launch import estimate, executors, jobs, plan, resources, rundir
 from launch.plan import Plan
@@ -205,7 +206,7 @@ def jobs_told(todo: Plan) -> str:
 def _look_after(command: str, words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"submit.py {command}")
     several = "?" if command == "list" else "+"
-    parser.add_argument("paths", nargs=several, type=Path, metavar="RUN")
+    parser.add_argument("paths", nargs=several, type=to_path, metavar="RUN")
     if command in ("status", "list"):
         parser.add_argument("--json", action="store_true")
     if command == "status":

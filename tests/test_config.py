@@ -332,7 +332,7 @@ def test_training_what_was_found_needs_the_result() -> None:
     ("override", "expected"),
     [
         ("seed", "seed cannot be read: expected KEY=VALUE"),
-        ("data.root=/a(1)", "'KEY=\"VALUE\"'"),
+        ("search.xi=(1)", "search.xi=(1) cannot be read: expected KEY=VALUE"),
         ("+search.extra=1", "no key added or removed"),
         ("~seed", "no key added or removed"),
         ("data@model=cifar10", "no key added or removed"),

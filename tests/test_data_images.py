@@ -136,7 +136,7 @@ def test_limits_are_nested_and_in_proportion() -> None:
 
 def test_impossible_parts_are_refused() -> None:
     data = made_up((50, 30, 1))
-    with pytest.raises(ValueError, match="class 'class 2' has 1 images"):
+    with pytest.raises(ValueError, match="class 'class 2' has 1 picture here"):
         split(data, 0.5, 0)
     with pytest.raises(ValueError, match=r"data\.val_share"):
         split(data, 1.0, 0)

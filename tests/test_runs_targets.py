@@ -52,7 +52,7 @@ def test_a_network_that_torchvision_does_not_have_is_named(
     words = "search.target=policy", "model=torchvision", "model.network=resnet5", "data.channels=3"
     tree = make(tmp_path / "pictures", classes=2, images=6)
     folder = "stage=search_folder", f"data.root={tree.root}", "data.size=32", "data.max_bad_files=1"
-    assert run(tmp_path / "run", *folder, *words) == 2
+    assert run(tmp_path / "run", *folder, *words, "search.batch_size=4") == 2
     assert "unknown network 'resnet5'; known: small" in capfd.readouterr().err
 
 
@@ -72,7 +72,9 @@ def test_a_search_on_ones_own_pictures_names_the_broken_one(
     tree = make(tmp_path / "pictures", classes=3, images=18)
     words = "stage=search_folder", f"data.root={tree.root}", "data.size=16", "data.max_bad_files=1"
     assert run(tmp_path / "run", *words) == 0
-    warned = [line for line in capfd.readouterr().err.splitlines() if "unreadable" in line]
+    warned = [
+        line for line in capfd.readouterr().err.splitlines() if "left out, unreadable" in line
+    ]
     assert len(warned) == 1 and str(tree.broken) in warned[0]
     events = (tmp_path / "run" / "events.jsonl").read_text()
     assert events.count(tree.broken.name) == 1

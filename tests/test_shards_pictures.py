@@ -150,7 +150,7 @@ def test_an_odd_picture_is_read_as_pillow_reads_it(
     tested = images.central(torch.tensor([odd]))[0]
     trained = torch.zeros(3, 24, 24, dtype=torch.uint8)
     with quiet():
-        resized_part(data, trained, lambda width, height: (0, 0, width, height), False)
+        resized_part(data, trained, lambda *size: (0, 0, *size), False, bits=images.bits)
     pixels = torch.from_numpy(expected(data).copy()).permute(2, 0, 1)
     assert torch.equal(trained, pixels) and torch.equal(tested, pixels)
     assert verify.verify(images.folder.root, full=True, decode=9) == []

@@ -1,28 +1,26 @@
 """Your own pictures: one folder a class, of any size, as squares in memory."""
 
+import hashlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from daas_dist.data.decode import central_square, quiet
-from daas_dist.data.images import Images, stratified
+from daas_dist.data import decode, layout
+from daas_dist.data.formats import READ, TO_TELL, bits_for
+from daas_dist.data.images import Account, Images, put_aside, too_dark
+from daas_dist.data.layout import DATA, DATA_TEST
+from daas_dist.data.listing import NO_CLASS, Found, list_classes
+from daas_dist.data.words import name_some, pictures, printable
+from daas_dist.progress import Report, silent
 
-NOT_IMAGES = frozenset({"Thumbs.db", "desktop.ini"})
-"""What file managers leave behind; ignored, as are hidden files."""
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that are no text, and all that end a line."""
-
-TEST_SHARE = 0.2
-"""Of each class, where there is no folder of test pictures: ours."""
-
-NAMED_IN_ERRORS = 20
+TOLD = 3
+"""Names in a remark."""
 
 
 def folder(
@@ -34,109 +32,110 @@ def folder(
     max_bad_files: int = 0,
     seed: int = 0,
     memory: int | None = None,
+    report: Report = silent,
 ) -> tuple[Images, Images]:
     """(train, test): pictures of any size, one folder a class, as squares of `size` pixels.
 
     The shorter side is resized to `size` (bilinear with antialias), the central square is kept.
-    Without val_root, TEST_SHARE of each class becomes the test set, by (seed, file names):
-    independent of which files turn out bad. At most `max_bad_files` unreadable files are left out,
-    each named in bad_files; more are a ValueError. memory: bytes that may be used (None: half of
-    what is free).
+    Without val_root, a fifth of each class becomes the test set, by (seed, file names), independent
+    of which files turn out bad; or the root holds two folders, as train and val. At most
+    `max_bad_files` unreadable files are left out, each named in bad_files; more are a ValueError.
+    memory: bytes that may be used (None: half of what is free). What else was left out, and what is
+    odd, is in train.account.
     """
     if channels not in (1, 3):
         raise ValueError(f"{channels} channels; set data.channels to 1 (grey) or 3 (RGB)")
     if size < 1:
         raise ValueError(f"pictures of {size} pixels; set data.size to 1 or more")
-    classes, files, labels = list_classes(Path(root), "data.root")
-    if val_root is None:
-        trains = round((1 - TEST_SHARE) * len(labels))
-        in_train = stratified(labels, trains, classes, seed, "folder", both=True)
-        order = torch.cat([in_train.nonzero().flatten(), (~in_train).nonzero().flatten()])
-        files, labels = [files[i] for i in order.tolist()], labels[order]
-    else:
-        trains = len(files)
-        val_classes, val_files, val_labels = list_classes(Path(val_root), "data.val_root")
-        if val_classes != classes:
-            differing = sorted(set(classes) ^ set(val_classes))
-            raise ValueError(
-                f"{root} and {val_root} do not hold the same classes: only one of them has "
-                f"{_name_some(differing)}; set data.root and data.val_root"
-            )
-        files, labels = files + val_files, torch.cat([labels, val_labels])
-    _check_memory(len(files), channels, size, memory)
-    images, reasons = _decode_all(files, size, channels)
-    bad = {row: f"{printable(files[row])}: {reasons[row]}" for row in sorted(reasons)}
-    if len(bad) > max_bad_files:
+    given_test = None if val_root is None else Path(val_root)
+    train_root, test_root, said = layout.parts(Path(root), given_test)
+    listed = _list(train_root, test_root, seed, report)
+    _check_memory(len(listed.files), channels, size, memory)
+    read = _decode_all(listed.files, size, channels, report)
+    bad = dict(sorted((row, f"{printable(listed.files[row])}: {why}") for row, why in read.reasons))
+    named = [*(f"{path}: {why}" for path, why in listed.bad.items()), *bad.values()]
+    if len(named) > max_bad_files:
         raise ValueError(
-            f"{len(bad)} of {len(files)} files could not be read, data.max_bad_files allows "
-            f"{max_bad_files}: {_name_some(list(bad.values()))}"
+            f"{len(named)} of {len(listed.files) + len(listed.bad)} files could not be read, "
+            f"data.max_bad_files allows {max_bad_files}: {name_some(named)}; {_remedy(listed)}"
         )
-    every = Images(images, labels, classes)
-    train = _without_bad(every, range(trains), bad, "train")
-    return train, _without_bad(every, range(trains, len(files)), bad, "test")
+    every = Images(read.images, listed.labels, listed.classes, bits=read.bits)
+    good = torch.ones(len(listed.files), dtype=torch.bool)
+    good[list(bad)] = False
+    remarks = [*filter(None, [said]), *listed.remarks, *_odd(read, listed, good)]
+    account = Account(listed.left_out, tuple(remarks))
+    train = _part(every, range(listed.trains), good, bad, "train")
+    test = _part(every, range(listed.trains, len(listed.files)), good, bad, "test")
+    lost = tuple(f"{path}: {why}" for path, why in listed.bad.items())
+    return train.told(account, (*lost, *train.bad_files)), test
 
 
-def _without_bad(every: Images, rows: range, bad: dict[int, str], part: str) -> Images:
+def _remedy(listed: "_Listed") -> str:
+    said = f"mend them, take them away or turn them into one of {READ}"
+    if NO_CLASS in listed.bad.values():
+        said += "; if data.root is the folder of one class, set it to the folder of all"
+    return said
+
+
+# --- Which files ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The files of training, then those of testing."""
+
+    files: list[Path]
+    labels: Tensor
+    trains: int
+    classes: tuple[str, ...]
+    bad: dict[str, str]
+    left_out: dict[str, tuple[str, ...]]
+    remarks: tuple[str, ...]
+
+
+def _list(root: Path, test_root: Path | None, seed: int, report: Report) -> _Listed:
+    found = list_classes(root, DATA, lambda count: report("listing pictures", count, None))
+    if test_root is None:
+        in_train = put_aside(found.labels, found.classes, seed, "folder", "data.val_root")
+        order = torch.cat([in_train.nonzero().flatten(), (~in_train).nonzero().flatten()])
+        files, labels = [found.files[i] for i in order.tolist()], found.labels[order]
+        return _listed([found], files, labels, int(in_train.sum()))
+    tests = list_classes(test_root, DATA_TEST, lambda n: report("listing test pictures", n, None))
+    if tests.classes != found.classes:
+        differing = sorted(set(found.classes) ^ set(tests.classes))
+        raise ValueError(
+            f"{printable(root)} and {printable(test_root)} do not hold the same classes: only one "
+            f"of them has {name_some(differing)}; set data.root and data.val_root"
+        )
+    labels = torch.cat([found.labels, tests.labels])
+    return _listed([found, tests], found.files + tests.files, labels, len(found.files))
+
+
+def _listed(roots: Sequence[Found], files: list[Path], labels: Tensor, trains: int) -> _Listed:
+    left_out: dict[str, tuple[str, ...]] = {}
+    for found in roots:
+        for why, names in found.left_out.items():
+            left_out[why] = (*left_out.get(why, ()), *names)
+    bad = {path: why for found in roots for path, why in found.bad.items()}
+    remarks = tuple(dict.fromkeys(remark for found in roots for remark in found.remarks))
+    return _Listed(files, labels, trains, roots[0].classes, bad, left_out, remarks)
+
+
+def _part(every: Images, rows: range, good: Tensor, bad: dict[int, str], part: str) -> Images:
     """The rows of one part; a view where nothing is bad."""
     images, labels = every.images[rows.start : rows.stop], every.labels[rows.start : rows.stop]
     named = tuple(bad[row] for row in rows if row in bad)
     if named:
-        good = torch.tensor([row not in bad for row in rows])
-        images, labels = images[good], labels[good]
+        kept = good[rows.start : rows.stop]
+        images, labels = images[kept], labels[kept]
     count_C = torch.bincount(labels, minlength=len(every.classes))
     empty = [every.classes[i] for i in (count_C == 0).nonzero().flatten().tolist()]
     if empty:
         raise ValueError(
-            f"no readable picture for {part} in {_name_some(empty)}; "
+            f"no readable picture for {part} in {name_some(empty)}; "
             "add pictures, or set data.root and data.val_root"
         )
-    return Images(images, labels, every.classes, named)
-
-
-def _name_some(names: list[str]) -> str:
-    rest = len(names) - NAMED_IN_ERRORS
-    return "; ".join(names[:NAMED_IN_ERRORS]) + (f"; and {rest} more" if rest > 0 else "")
-
-
-def list_classes(root: Path, key: str) -> tuple[tuple[str, ...], list[Path], Tensor]:
-    """Class names (sorted), every picture file below them (sorted), and its label [N]."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; set {key} to a folder with one folder a class")
-    names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if len(names) < 2:
-        raise ValueError(
-            f"{root} holds {len(names)} class folders, expected 2 or more "
-            f"(root/cat/1.jpg, root/dog/2.jpg); set {key}"
-        )
-    files_C = [sorted(_walk(root / name)) for name in names]
-    empty = [name for name, files in zip(names, files_C, strict=True) if not files]
-    if empty:
-        raise ValueError(f"class folders without a file in {root}: {_name_some(empty)}; see {key}")
-    labels = torch.repeat_interleave(torch.tensor([len(files) for files in files_C]))
-    return tuple(map(printable, names)), [path for files in files_C for path in files], labels
-
-
-def _walk(top: Path) -> Iterator[Path]:
-    """Files below a folder, links followed, each folder once (links may form a ring)."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(top, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        wanted = (name for name in files if not name.startswith(".") and name not in NOT_IMAGES)
-        yield from (Path(here) / name for name in wanted)
-
-
-def printable(name: Path | str) -> str:
-    """A file name may hold bytes that are no text, a new line or what a terminal obeys; printing it
-    must not fail."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return Images(images, labels, every.classes, named, every.bits)
 
 
 def _check_memory(count: int, channels: int, size: int, memory: int | None) -> None:
@@ -170,23 +169,108 @@ def _free_memory() -> int:
     return min(free)
 
 
-def _decode_all(files: list[Path], size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
-    """(images [N, C, size, size] uint8, why row n could not be read); bad rows are undefined."""
-    images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
-    array_NCHW = images.numpy()  # shares the memory; threads fill their own rows
-    reasons: dict[int, str] = {}
+# --- Their pixels --------------------------------------------------------------------------------
 
-    def decode_into(row: int) -> None:
+
+@dataclass
+class _Read:
+    """The squares, and what was found on the way. Threads write to their own rows."""
+
+    images: Tensor
+    """uint8 [N, C, size, size]; bad rows are undefined."""
+    why: dict[int, str] = field(default_factory=dict)
+    """Row -> why it cannot be read."""
+    deep: dict[int, int] = field(default_factory=dict)
+    """Row -> the greatest number of a picture of more than 8 bits."""
+    frames: set[int] = field(default_factory=set)
+    """Rows of animations, and of pictures of several pages."""
+    bits: int | None = None
+
+    @property
+    def reasons(self) -> list[tuple[int, str]]:
+        return sorted(self.why.items())
+
+
+def _decode_all(files: list[Path], size: int, channels: int, report: Report) -> _Read:
+    read = _Read(torch.empty(len(files), channels, size, size, dtype=torch.uint8))
+    array_NCHW = read.images.numpy()  # shares the memory; threads fill their own rows
+
+    def decode_into(row: int, bits: int | None) -> None:
+        start = b""
         try:
-            array_NCHW[row] = central_square(files[row], size, channels)
+            with files[row].open("rb") as file:
+                start = file.read(TO_TELL)
+                file.seek(0)
+                with decode.opened(file) as picture:
+                    array_NCHW[row] = decode.square_of(picture, size, channels, size, bits=bits)
+                    if decode.several_frames(picture):
+                        read.frames.add(row)
+        except decode.UnknownDepth as error:
+            read.deep[row] = error.greatest
         except MemoryError:
             raise
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
         except Exception as error:
-            reasons[row] = f"{type(error).__name__}: {error}"
+            read.why[row] = decode.reason(error, start, files[row].name)
+
+    def run(rows: Sequence[int], bits: int | None, what: str) -> None:
+        # Threads suffice: Pillow decodes and resizes without holding the interpreter's lock.
+        with decode.quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for done, _ in enumerate(pool.map(lambda row: decode_into(row, bits), rows), 1):
+                report(what, done, len(rows))
 
     Image.init()  # loads the plugins here, as two threads that do it at once find some lacking
-    # Threads suffice: Pillow decodes and resizes without holding the interpreter's lock.
-    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(decode_into, range(len(files))))
-    return images, reasons
+    run(range(len(files)), None, "reading pictures")
+    if read.deep:
+        read.bits = bits_for(max(read.deep.values()))
+        run(sorted(read.deep), read.bits, "reading pictures of more than 8 bits")
+    return read
+
+
+# --- What is odd about them ----------------------------------------------------------------------
+
+
+def _odd(read: _Read, listed: _Listed, good: Tensor) -> Iterator[str]:
+    if read.bits is not None:
+        greatest = max(read.deep.values())
+        yield (
+            f"{pictures(len(read.deep))} with numbers of more than 8 bits: they go up to "
+            f"{greatest}, so {read.bits} bits are used and white is {(1 << read.bits) - 1}"
+        )
+        dim = [row for row, most in sorted(read.deep.items()) if most < 1 << (read.bits - 4)]
+        if dim:
+            names = [printable(listed.files[row]) for row in dim]
+            yield (
+                f"{pictures(len(dim))} of these nearly black, as their numbers stay below "
+                f"{1 << (read.bits - 4)}; are they of fewer bits? {name_some(names, TOLD)}"
+            )
+    if read.frames:
+        names = [printable(listed.files[row]) for row in sorted(read.frames)]
+        said = "animations or of several pages, of which the first frame is read"
+        yield f"{pictures(len(names))} {said}: {name_some(names, TOLD)}"
+    least_N, most_N = (each(read.images.flatten(1), 1) for each in (torch.amin, torch.amax))
+    yield from too_dark(most_N[good])
+    # A picture of one colour is like any other of it.
+    yield from _twice(read.images, listed, good & (least_N < most_N))
+
+
+def _twice(images: Tensor, listed: _Listed, among: Tensor) -> Iterator[str]:
+    """Remarks on pictures that are in training and in testing, or in two classes: the same pixels
+    once they are squares."""
+    first: dict[bytes, int] = {}
+    leaks: list[str] = []
+    torn: list[str] = []
+    for row in among.nonzero().flatten().tolist():
+        digest = hashlib.blake2b(images[row].numpy().data, digest_size=16).digest()
+        other = first.setdefault(digest, row)
+        if other == row:
+            continue
+        pair = f"{printable(listed.files[other])} = {printable(listed.files[row])}"
+        if listed.labels[other] != listed.labels[row]:
+            torn.append(pair)
+        if other < listed.trains <= row:
+            leaks.append(pair)
+    if leaks:
+        yield f"{pictures(len(leaks))} of testing are in training too: {name_some(leaks, TOLD)}"
+    if torn:
+        yield f"{pictures(len(torn))} are in two classes: {name_some(torn, TOLD)}"

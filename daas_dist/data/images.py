@@ -4,8 +4,8 @@ Shapes: images [N, C, H, W] uint8, labels [N] int64.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -13,9 +13,28 @@ from torch import Generator, Tensor
 
 from daas_dist import augment
 from daas_dist.data.crops import Crop
+from daas_dist.data.words import pictures
 from daas_dist.rng import WHOLE, Part, stream
 
 AnyImages = TypeVar("AnyImages", bound="ImageSet")
+
+
+TEST_SHARE = 0.2
+"""Of each class, where there is no folder of test pictures: ours."""
+
+
+DARK = 64
+"""Of 255: where no pixel of any picture is as bright, most screens show nothing."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a look at a data set left out, and what is odd about it."""
+
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why -> names, of what is no picture."""
+    remarks: tuple[str, ...] = ()
+    """A sentence each."""
 
 
 class ImageSet(Protocol):
@@ -33,6 +52,15 @@ class ImageSet(Protocol):
     def bad_files(self) -> tuple[str, ...]:
         """ "name: reason" of each file that was left out."""
         ...
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits are used by its pictures whose numbers have more than 8; None if there are
+        none such."""
+        ...
+
+    @property
+    def account(self) -> Account: ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +102,8 @@ class Images:
     labels: Tensor  # int64 [N], an index into classes
     classes: tuple[str, ...]
     bad_files: tuple[str, ...] = ()  # "path: reason" of each file that was left out
+    bits: int | None = None
+    account: Account = Account()
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -104,7 +134,11 @@ class Images:
 
     def take(self, index: Tensor) -> "Images":
         """The images at these indices, or where a mask is true, in this order (a copy)."""
-        return Images(self.images[index], self.labels[index], self.classes, self.bad_files)
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def told(self, account: Account, bad_files: tuple[str, ...]) -> "Images":
+        """The same images, with what is to be told of them."""
+        return replace(self, account=account, bad_files=bad_files)
 
     def training(
         self,
@@ -137,24 +171,64 @@ def split(images: AnyImages, share: float, seed: int) -> tuple[AnyImages, AnyIma
     """
     if not 0 < share < 1:
         raise ValueError(f"a share of {share} for training; set data.val_share between 0 and 1")
-    in_train = stratified(
-        images.labels, round(share * len(images)), images.classes, seed, "split", both=True
-    )
+    total = round(share * len(images))
+    most, classes = len(images) - len(images.classes), len(images.classes)
+    if min(count_classes(images)) > 1 and not classes <= total <= most:
+        raise ValueError(
+            f"{total} of {len(images)} images for training cannot leave every one of {classes} "
+            f"classes an image on both sides; change data.val_share, or add images"
+        )
+    in_train = stratified(images.labels, total, images.classes, seed, "split", both=True)
     return images.take(in_train), images.take(~in_train)
 
 
-def limit(images: AnyImages, count: int, seed: int) -> AnyImages:
+def put_aside(labels: Tensor, classes: Sequence[str], seed: int, purpose: str, key: str) -> Tensor:
+    """[N] bool: what stays for training once TEST_SHARE of each class is put aside for testing.
+
+    key: which one gives test pictures instead, for the ValueError on a class of one.
+    """
+    count_C = torch.bincount(labels, minlength=len(classes))
+    if int(count_C.min()) < 2:
+        lacking = int(count_C.argmin())
+        raise ValueError(
+            f"class {classes[lacking]!r} has {pictures(int(count_C.min()))}, expected 2 or more, "
+            f"as some of each class are put aside for testing; add pictures to it, or set {key} to "
+            "a folder of test pictures"
+        )
+    total = round((1 - TEST_SHARE) * len(labels))
+    total = min(max(total, len(classes)), len(labels) - len(classes))
+    return stratified(labels, total, classes, seed, purpose, both=True)
+
+
+def too_dark(values: Tensor) -> tuple[str, ...]:
+    """A remark if not one of these values of pixels is bright, as of masks of 0 and 1."""
+    brightest = int(values.max()) if values.numel() else DARK
+    said = f"no pixel is brighter than {brightest} of 255: the pictures are nearly black"
+    return (said,) * (brightest < DARK)
+
+
+def count_classes(images: ImageSet) -> list[int]:
+    """How many images there are of each class."""
+    return torch.bincount(images.labels, minlength=len(images.classes)).tolist()
+
+
+def limit(images: AnyImages, count: int, seed: int, key: str = "data.limit") -> AnyImages:
     """`count` of the images, the classes in their proportions; a smaller count gives a subset.
 
-    Drawn by stream(seed, "limit"); the order of the data set is kept.
+    Drawn by stream(seed, "limit"); the order of the data set is kept. key: what gave the count.
     """
     if not 1 <= count <= len(images):
         raise ValueError(
-            f"{count} of {len(images)} images wanted; set data.limit or data.test_limit to "
-            f"{len(images)} or less, or null for all"
+            f"{count} of {len(images)} images wanted; set {key} to {len(images)} or less, or null "
+            "for all"
         )
     if count == len(images):
         return images
+    if count < len(images.classes):
+        raise ValueError(
+            f"{count} of {len(images)} images cannot leave every one of {len(images.classes)} "
+            f"classes an image; set {key} to {len(images.classes)} or more, or null for all"
+        )
     return images.take(stratified(images.labels, count, images.classes, seed, "limit", both=False))
 
 
@@ -166,8 +240,8 @@ def stratified(
     if int(count_C.min()) < (2 if both else 1):
         lacking = int(count_C.argmin())
         raise ValueError(
-            f"class {classes[lacking]!r} has {int(count_C.min())} images, too few to "
-            "share; add images, raise data.limit, or set data.val_root"
+            f"class {classes[lacking]!r} has {pictures(int(count_C.min()))} here, too few for "
+            f"{'two parts' if both else 'a part'} of the data set; add pictures to it"
         )
     quota_C = _apportion(count_C, total, both)
     order = torch.randperm(len(labels), generator=stream(seed, purpose))

@@ -8,13 +8,14 @@ called before, for errors. Nothing here runs what it reads: JSON, numbers and te
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from daas_dist.data.formats import FULL, bits_for
 from daas_dist.runlog import write_bytes, write_text
 
 FORMAT = 1
@@ -27,6 +28,9 @@ index.bin is these rows, shard after shard, and nothing else."""
 LARGEST_PICTURE = 1 << 28
 """Bytes. ImageNet's largest is 15 MB."""
 
+
+DEEPEST = "greatest number of more than 8 bits"
+"""In `made`: of the pictures."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name, which systems allow."""
@@ -71,6 +75,18 @@ class Manifest:
     @property
     def samples(self) -> int:
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def deepest(self) -> int | None:
+        """The greatest number of all pictures of more than 8 bits; 0 where there are none such,
+        None where whoever made the shards did not look."""
+        found = self.made.get(DEEPEST)
+        return found if type(found) is int else None
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits such pictures use."""
+        return bits_for(self.deepest) if self.deepest else None
 
     @property
     def digest(self) -> str:
@@ -197,6 +213,7 @@ def _checked(read: Any, where: str) -> Manifest:
         natural(read["resize"], "resize")
     if not isinstance(read["made"], dict):
         raise wrong(f"made is {read['made']!a:.60}, expected a table")
+    natural(read["made"].get(DEEPEST, 0), f"made[{DEEPEST!r}]")
     return Manifest(
         part=text_of(read["part"], "part"),
         class_ids=class_ids,
@@ -252,6 +269,23 @@ def check_rows(rows: np.ndarray, shards: Sequence[Shard], classes: int, where: s
             f"bytes and class {label}; expected 1 to {LARGEST_PICTURE} of the shard's "
             f"{shards[shard].bytes} bytes, and one of {classes} classes; {_AGAIN}"
         )
+
+
+def deepest(depths: Iterable[tuple[int, str]]) -> dict[str, int]:
+    """What `made` says of the depth of all pictures, from (greatest number of more than 8 bits,
+    a picture of that with several such numbers a pixel or "") of some of them each.
+
+    DataError if there is such a picture and the numbers do not use all its bits.
+    """
+    found = list(depths)
+    greatest = max((each for each, _ in found), default=0)
+    colours = [name for _, name in found if name]
+    if colours and bits_for(greatest) != FULL:
+        raise DataError(
+            f"{colours[0]} has 16 bits a colour, of which the upper 8 are read, but no number of "
+            f"more than 8 bits here is above {greatest}; save such pictures with 8 bits a colour"
+        )
+    return {DEEPEST: greatest}
 
 
 def publish(root: Path, manifest: Manifest, rows: bytes, names: bytes) -> None:

@@ -24,18 +24,20 @@ from torch import Generator, Tensor
 from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
-from daas_dist.data.images import ImageSet
+from daas_dist.data.images import Account, ImageSet
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
     NAMES,
     DataError,
+    Manifest,
     Shard,
     parse_index,
     read_manifest,
 )
 from daas_dist.data.remote import NotFetched
 from daas_dist.data.surrogate import choose
+from daas_dist.data.words import printable
 from daas_dist.rng import WHOLE, Part, stream
 
 READ = os.O_RDONLY | os.O_NONBLOCK
@@ -182,6 +184,10 @@ class Shards:
     """How many bad samples of these another of their class may take the place of."""
     reading: Reading = field(default_factory=Reading)
     bad_files: tuple[str, ...] = ()
+    bits: int | None = None
+    """Of its pictures whose numbers have more than 8; None where there are none such, or where it
+    is not known: such a picture is then refused."""
+    account: Account = Account()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -211,7 +217,8 @@ class Shards:
         image_B = images.unbind()
 
         def cut(data: bytearray, i: int) -> None:
-            resized_part(data, image_B[i], partial(parts.box, i), parts.mirror_B[i])
+            box_of, mirror = partial(parts.box, i), parts.mirror_B[i]
+            resized_part(data, image_B[i], box_of, mirror, bits=self.bits)
 
         self._read(own, cut)
         return images
@@ -221,8 +228,9 @@ class Shards:
         array_NCHW = images.numpy()
 
         def cut(data: bytearray, i: int) -> None:
-            file = io.BytesIO(data)
-            array_NCHW[i] = central_square(file, self.size, self.channels, self.shorter)
+            array_NCHW[i] = central_square(
+                io.BytesIO(data), self.size, self.channels, self.shorter, bits=self.bits
+            )
 
         self._read(index, cut)
         return images
@@ -234,7 +242,8 @@ class Shards:
         return torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
 
     def digest(self) -> str:
-        total = hashlib.sha256(f"{self.folder.manifest.digest} {self.shape}".encode())
+        deep = "" if self.bits is None else f" {self.bits} bits"
+        total = hashlib.sha256(f"{self.folder.manifest.digest} {self.shape}{deep}".encode())
         total.update(self.rows.astype("<i8").tobytes())
         total.update(self.labels.numpy().astype("<i8").tobytes())
         return total.hexdigest()
@@ -275,15 +284,17 @@ class Shards:
         """What is wrong with a sample; nothing if it was cut."""
         if row in self.reading.bad:  # its name is a look into a long file
             return self.reading.bad[row]
+        data = bytearray()
         try:
-            cut(self.folder.read(row, self.reading), place)
+            data = self.folder.read(row, self.reading)
+            cut(data, place)
         except (MemoryError, NotFetched):
             raise
         except DataError as error:
             return str(error)
         # Pillow raises nearly anything on broken files. Nothing is hidden: each one is named.
         except Exception as error:
-            return f"{self.folder.name(row)}: {reason(error)}"
+            return f"{self.folder.name(row)}: {reason(error, data)}"
         return ""
 
     def _allow(self, row: int, wrong: str) -> None:
@@ -316,7 +327,15 @@ def open_shards(
     names = tuple(folder.manifest.class_names[i] for i in chosen)
     labels = torch.from_numpy(label_N[rows])
     shards = Shards(folder, rows, labels, names, size, channels, shorter or size, max_bad)
-    return shards
+    return replace(shards, bits=folder.manifest.bits, account=_account(folder.manifest))
+
+
+def _account(manifest: Manifest) -> Account:
+    """What the makers of the shards left out."""
+    lost = manifest.made.get("left_out")
+    if not isinstance(lost, dict) or not lost:
+        return Account()
+    return Account({"left out when the shards were made": tuple(map(printable, lost))})
 
 
 def limit_classes(images: ImageSet, count: int, seed: int) -> Tensor:

@@ -29,6 +29,7 @@ from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
 from daas_dist.data.feed import AHEAD, Read
+from daas_dist.data.images import Account
 from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.remote import opened
@@ -69,6 +70,9 @@ class Stream:
     share: tuple[float, float] = (0.0, 1.0)
     """Of the hashes of the keys: which samples are of this part."""
     bad_files: tuple[str, ...] = ()
+    bits: int | None = None
+    """Nobody has seen the greatest number of all pictures: one of more than 8 bits is refused."""
+    account: Account = Account()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -137,7 +141,8 @@ class Stream:
         """uint8 [C, H, W], as it is tested."""
 
         def cut(data: bytes) -> np.ndarray:
-            return central_square(io.BytesIO(data), self.size, self.channels, self.shorter)
+            file = io.BytesIO(data)
+            return central_square(file, self.size, self.channels, self.shorter, bits=self.bits)
 
         return torch.from_numpy(np.ascontiguousarray(self._decoded(sample, cut)))
 
@@ -151,7 +156,8 @@ class Stream:
         for i, sample in enumerate(samples):
 
             def cut(data: bytes, i: int = i) -> None:
-                resized_part(data, images[i], partial(parts.box, i), parts.mirror_B[i])
+                box_of, mirror = partial(parts.box, i), parts.mirror_B[i]
+                resized_part(data, images[i], box_of, mirror, bits=self.bits)
 
             self._decoded(sample, cut)
         return images
@@ -163,7 +169,7 @@ class Stream:
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises nearly anything on broken files
-            raise DataError(f"{sample.name}: {reason(error)}") from None
+            raise DataError(f"{sample.name}: {reason(error, sample.data)}") from None
 
     def _sample(self, url: str, found: Mapping[str, Any]) -> Sample:
         name = f"{url}: sample {found['__key__']}"

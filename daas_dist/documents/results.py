@@ -42,6 +42,8 @@ class DataSummary:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     test_resize: Size | None = None
+    bits: Annotated[int | None, Rule(lambda b: b is None or 8 < b <= 16, "9 to 16, or null")] = 16
+    """Of pictures of more than 8; before it was noted, 16 bits were read as such."""
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,8 @@ def _listed(what: str, values: Mapping[str, Any], inside: str = "") -> Iterator[
 def _use_trained(trained: Trained) -> str:
     channels, height, width = trained.expected.shape
     batch = f"[N, {channels}, {height}, {width}]"
+    bits = trained.expected.bits
+    deep = f" Of numbers of more than 8 bits the upper 8 of {bits} are taken." if bits else ""
     return f"""With daas_dist, from the run directory:
 
 ```python
@@ -171,7 +173,8 @@ logits = network.load()(network.prepare(images))    # uint8 {batch}
 
 `model.onnx` and `model.pt2` take the same as float32, normalised; `weights.safetensors` says how in
 its header. None of them has a softmax. A picture of another size is first resized, its shorter side
-to {trained.expected.shorter} pixels, and its centre cut."""
+to {trained.expected.shorter} pixels (bilinear, antialiased), and its centre cut; up to rounding
+these are the pixels that were tested, which `preprocess` gives to the bit.{deep}"""
 
 
 def _use_found(subject: Subject) -> str:

@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from daas_dist.escaping import told
 from daas_dist.export import ALL, TARGETS, export
+from daas_dist.overrides import to_path
 
 
 def main(words: Sequence[str]) -> None:
@@ -19,12 +19,15 @@ def main(words: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="daas export", description="Hand over what was found.")
     parser.add_argument(
-        "result", type=Path, metavar="RESULT", help="result.json of a search or of a trained row"
+        "result",
+        type=to_path,
+        metavar="RESULT",
+        help="result.json of a search or of a trained row",
     )
     parser.add_argument(
         "--to", nargs="+", required=True, metavar="TARGET", help=" | ".join((*TARGETS, ALL))
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="gets the files (export, beside RESULT)"
+        "--out", type=to_path, metavar="FOLDER", help="gets the files (export, beside RESULT)"
     )
     return parser

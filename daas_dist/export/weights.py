@@ -35,6 +35,7 @@ def metadata(subject: Subject, trained: Trained) -> dict[str, Any]:
         "mean": trained.expected.mean,
         "std": trained.expected.std,
         "shorter_side_before_central_crop": trained.expected.shorter,
+        "bits_of_pictures_of_more_than_8": trained.expected.bits,
         "classes": trained.classes,
         "origin": subject.origin,
     }

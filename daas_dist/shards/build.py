@@ -15,7 +15,7 @@ import multiprocessing
 import shutil
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,9 +26,9 @@ from typing import Any
 
 import PIL
 import torch
-from PIL import Image
 
-from daas_dist.data.decode import FORMATS, quiet, reason, shrink
+from daas_dist.data.decode import UnknownDepth, depth_of, opened, quiet, reason, shrink
+from daas_dist.data.formats import ending, unread
 from daas_dist.data.manifest import (
     FORMAT,
     INDEX,
@@ -38,13 +38,15 @@ from daas_dist.data.manifest import (
     DataError,
     Manifest,
     Shard,
+    deepest,
     publish,
     read_manifest,
 )
+from daas_dist.data.words import name_some
 from daas_dist.rng import stream
 from daas_dist.runlog import write_text
 from daas_dist.shards.sources import Source
-from daas_dist.shards.tars import Sample, ending, pack
+from daas_dist.shards.tars import Sample, pack
 
 PARTS, LOCK = ".parts", ".building"
 PER_SHARD = 1250
@@ -104,18 +106,14 @@ def build(
         counts = work.counts()
         finished = sum(counts[number] for number in done)
         report(finished, len(source.names))
+        work.check_bad(done.values())
         for number, part in _pack_all(
             work, [n for n in range(len(counts)) if n not in done], workers
         ):
             done[number] = part
             finished += counts[number]
             report(finished, len(source.names))
-            bad = [f"{n}: {why}" for each in done.values() for n, why in each["left_out"].items()]
-            if len(bad) > recipe.max_bad_files:
-                raise DataError(
-                    f"{len(bad)} files are no pictures, --max-bad-files allows "
-                    f"{recipe.max_bad_files}: {'; '.join(bad[:20])}"
-                )
+            work.check_bad(done.values())
         return work.publish([done[number] for number in range(len(counts))])
 
 
@@ -175,14 +173,17 @@ class _Work:
         first = number * self.recipe.per_shard
         left_out: dict[str, str] = {}
         names: list[str] = []
+        depths: list[tuple[int, str]] = []
 
         def samples() -> Iterator[Sample]:
             for place, i in enumerate(order[first : first + self.recipe.per_shard], first):
                 try:
-                    data = self._picture(self.source.read(i))
+                    data = self._picture(self.source.read(i), self.source.names[i])
                 except _NoPicture as error:
                     left_out[self.name_of(i)] = str(error)
                     continue
+                greatest, colours = depth_of(data)
+                depths.append((greatest, self.name_of(i) if colours else ""))
                 names.append(self.name_of(i))
                 yield Sample(f"{place:08d}", int(self.source.labels[i]), data)
 
@@ -193,6 +194,7 @@ class _Work:
             "rows": rows.tobytes().hex(),
             "names": names,
             "left_out": left_out,
+            "depths": [each for each in depths if each[0]],
         }
         write_text(self.out / PARTS / f"{number:06d}.json", json.dumps(part))
         return part
@@ -201,11 +203,21 @@ class _Work:
         """What a picture was called."""
         return f"{self.source.class_ids[int(self.source.labels[i])]}/{self.source.names[i]}"
 
-    def _picture(self, data: bytes) -> bytes:
+    def _picture(self, data: bytes, name: str) -> bytes:
         """As it goes into a shard."""
         if ending(data) is None:
-            raise _NoPicture("empty" if not data else "no picture that is read")
+            raise _NoPicture(unread(data, name))
         return data if self.recipe.resize is None else _resized(data, self.recipe.resize)
+
+    def check_bad(self, parts: Iterable[dict[str, Any]]) -> None:
+        """DataError if more files are no pictures than may be left out."""
+        lost = [self.source.bad, *(part["left_out"] for part in parts)]
+        bad = [f"{name}: {why}" for each in lost for name, why in each.items()]
+        if len(bad) > self.recipe.max_bad_files:
+            raise DataError(
+                f"{len(bad)} files are no pictures, --max-bad-files allows "
+                f"{self.recipe.max_bad_files}: {name_some(bad)}"
+            )
 
     def resume(self) -> dict[int, dict[str, Any]]:
         """The parts of an earlier build of this plan whose shards are whole."""
@@ -229,6 +241,8 @@ class _Work:
             index, names = ((self.out / name).read_bytes() for name in (INDEX, NAMES))
         except FileNotFoundError:
             return {}
+        if manifest.deepest is None:
+            return {}  # of an earlier version, which did not look; so all are made anew
         hashes = [hashlib.sha256(data).hexdigest() for data in (index, names)]
         if hashes != [manifest.index_sha256, manifest.names_sha256]:
             return {}  # what they say of the shards is not known, so all are made anew
@@ -244,6 +258,7 @@ class _Work:
                 "rows": index[first * ROW.itemsize : end * ROW.itemsize].hex(),
                 "names": line[first:end],
                 "left_out": left_out.get(number, {}),
+                "depths": [[manifest.deepest, ""]],
             }
             first = end
         return parts
@@ -264,7 +279,7 @@ class _Work:
                 part = json.loads(path.read_text("utf-8"))
             except ValueError:
                 continue  # its shard is made anew
-            if part["plan"] == self.plan:
+            if part["plan"] == self.plan and "depths" in part:
                 parts[int(path.stem)] = part
         return parts
 
@@ -280,6 +295,7 @@ class _Work:
         index = b"".join(bytes.fromhex(part["rows"]) for part in parts)
         names = "".join(f"{name}\n" for part in parts for name in part["names"]).encode()
         left_out = {n: why for part in parts for n, why in part["left_out"].items()}
+        depth = deepest((greatest, name) for part in parts for greatest, name in part["depths"])
         manifest = Manifest(
             part=self.recipe.part,
             class_ids=self.source.class_ids,
@@ -292,7 +308,8 @@ class _Work:
             made={
                 **self.source.made,
                 "plan": self.plan,
-                "left_out": left_out,
+                "left_out": {**self.source.bad, **left_out},
+                **depth,
                 "daas-dist": version("daas-dist"),
                 "pillow": PIL.__version__,
             },
@@ -313,19 +330,21 @@ class _NoPicture(Exception):
 
 
 def _resized(data: bytes, side: int) -> bytes:
-    """The picture as a JPEG whose shorter side is `side`; its own bytes if it is no larger."""
+    """The picture as a JPEG whose shorter side is `side`; its own bytes if it is no larger, or has
+    more than 8 bits."""
     try:
-        with quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            if min(opened.size) <= side:
+        with quiet(), opened(io.BytesIO(data)) as picture:
+            if min(picture.size) <= side:
                 return data
-            picture = shrink(opened, side)
             file = io.BytesIO()
-            picture.save(file, "JPEG", quality=JPEG_QUALITY)
+            shrink(picture, side).save(file, "JPEG", quality=JPEG_QUALITY)
             return file.getvalue()
+    except UnknownDepth:
+        return data  # a JPEG has 8 bits, and which of these that should be is not known yet
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises nearly anything on broken files
-        raise _NoPicture(reason(error)) from None
+        raise _NoPicture(reason(error, data)) from None
 
 
 # --- Many processes ------------------------------------------------------------------------------

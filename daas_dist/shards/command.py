@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist.data import fashion_mnist, limit_classes, open_shards
+from daas_dist.data import fashion_mnist, layout, limit_classes, open_shards
+from daas_dist.data.layout import Keys
 from daas_dist.data.manifest import MANIFEST, Manifest
 from daas_dist.escaping import told, visible
+from daas_dist.overrides import to_path
+from daas_dist.progress import shown
 from daas_dist.shards import build, sources, verify
 from daas_dist.shards.sources import Source
 
@@ -35,14 +36,16 @@ def _parser() -> argparse.ArgumentParser:
 
     make = tasks.add_parser("build", help="shards from a folder, the ILSVRC2012 archives, …")
     make.set_defaults(task=_build)
-    make.add_argument("out", type=Path, help="gets train/ and val/; a rerun finishes what is there")
+    make.add_argument(
+        "out", type=to_path, help="gets train/ and val/; a rerun finishes what is there"
+    )
     source = make.add_mutually_exclusive_group(required=True)
-    source.add_argument("--folder", type=Path, help="of pictures, one sub-folder a class")
-    source.add_argument("--ilsvrc2012", type=Path, help="the folder of ImageNet's three archives")
+    source.add_argument("--folder", type=to_path, help="of pictures, one sub-folder a class")
+    source.add_argument("--ilsvrc2012", type=to_path, help="the folder of ImageNet's archives")
     source.add_argument(
         "--fashion-mnist", action="store_true", help="Debian's dataset-fashion-mnist"
     )
-    make.add_argument("--val-folder", type=Path, help="of test pictures, beside --folder")
+    make.add_argument("--val-folder", type=to_path, help="of test pictures, beside --folder")
     for name, value, text in (
         ("--seed", 0, "of the order of the samples (0)"),
         ("--per-shard", build.PER_SHARD, f"pictures a shard ({build.PER_SHARD})"),
@@ -57,13 +60,13 @@ def _parser() -> argparse.ArgumentParser:
 
     index = tasks.add_parser("index", help="manifest and index for shards that others wrote")
     index.set_defaults(task=_index)
-    index.add_argument("folder", type=Path, help="of *.tar, of pictures and .cls numbers")
-    index.add_argument("--classes", type=Path, help="a file with the classes' names, one a line")
+    index.add_argument("folder", type=to_path, help="of *.tar, of pictures and .cls numbers")
+    index.add_argument("--classes", type=to_path, help="a file of class names, one a line")
     index.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
 
     check = tasks.add_parser("verify", help="whether shards are what their manifest says")
     check.set_defaults(task=_verify)
-    check.add_argument("folder", type=Path)
+    check.add_argument("folder", type=to_path)
     how = check.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="manifest, index and sizes (default)")
     how.add_argument("--full", action="store_true", help="every byte")
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = tasks.add_parser("list", help="what a folder of shards, or a view of it, holds")
     show.set_defaults(task=_list)
-    show.add_argument("folder", type=Path)
+    show.add_argument("folder", type=to_path)
     show.add_argument("--classes", default="all", help="as data.classes")
     show.add_argument("--images-per-class", type=int, metavar="N", help="as data.images_per_class")
     show.add_argument("--seed", type=int, default=0, help="as seed")
@@ -84,9 +87,12 @@ def _build(given: argparse.Namespace) -> int:
         raise ValueError("--val-folder goes with --folder")
     parts: dict[str, Callable[[], Source]] = {}
     if given.folder is not None:
-        parts["train"] = lambda: sources.from_folder(given.folder)
-        if given.val_folder is not None:
-            parts["val"] = lambda: sources.from_folder(given.val_folder)
+        train, val, said = layout.parts(given.folder, given.val_folder)
+        if said:
+            _tell(said)
+        parts["train"] = lambda: _from_folder(train, sources.TRAIN_KEYS)
+        if val is not None:
+            parts["val"] = lambda: _from_folder(val, sources.TEST_KEYS)
     elif given.ilsvrc2012 is not None:
         for part in ("train", "val"):
             parts[part] = lambda part=part: sources.ilsvrc2012(
@@ -99,12 +105,22 @@ def _build(given: argparse.Namespace) -> int:
             )
     for part, source in parts.items():
         recipe = build.Recipe(part, given.seed, given.per_shard, given.resize, given.max_bad_files)
+        listed = source()
         with _progress(f"{given.out / part}") as report:
             manifest = build.build(
-                source(), given.out / part, recipe, workers=given.workers, report=report
+                listed, given.out / part, recipe, workers=given.workers, report=report
             )
         _tell_made(given.out / part, manifest)
+        for remark in listed.remarks:
+            print(told(remark))
     return 0
+
+
+def _from_folder(folder: Path, keys: Keys) -> Source:
+    with shown() as report:
+        return sources.from_folder(
+            folder, keys, lambda count: report(f"listing {folder}", count, None)
+        )
 
 
 def _tell(text: str) -> None:
@@ -123,16 +139,9 @@ def _tell_made(where: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def _progress(what: str) -> Generator[build.Report]:
-    """A bar with the time that is left, on stderr."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(escape(visible(what)), total=None)
-
-        def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield report
+    """On stderr."""
+    with shown() as report:
+        yield lambda done, total: report(what, done, total)
 
 
 def _index(given: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,9 @@ import numpy as np
 from PIL import Image
 
 from daas_dist.data import Images, list_classes, printable
+from daas_dist.data.layout import Keys
 from daas_dist.data.manifest import LARGEST_PICTURE, DataError
+from daas_dist.data.words import left_out_line
 from daas_dist.shards.tars import members
 
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
@@ -60,6 +62,10 @@ class Source:
     """Called in many processes."""
     made: dict[str, Any] = field(default_factory=dict)
     """What it is and its checksums, for the manifest."""
+    bad: dict[str, str] = field(default_factory=dict)
+    """Name -> why it cannot be had, of what should have been a picture."""
+    remarks: tuple[str, ...] = ()
+    """What else was left out, and what is odd."""
 
 
 def _arrange(
@@ -99,18 +105,35 @@ def _arrange(
 # --- A folder ------------------------------------------------------------------------------------
 
 
-def from_folder(root: Path | str) -> Source:
-    """root/<class>/…/<picture>, as torchvision's ImageFolder; links are followed."""
+TRAIN_KEYS, TEST_KEYS = Keys("--folder", "--val-folder"), Keys("--val-folder", None)
+
+
+def from_folder(
+    root: Path | str, keys: Keys = TRAIN_KEYS, counted: Callable[[int], None] = lambda count: None
+) -> Source:
+    """root/<class>/…/<picture>, as torchvision's ImageFolder; links are followed.
+
+    keys: how the user named the root, for errors. counted: told how many were listed by now.
+    """
     root = Path(root)
-    classes, files, labels = list_classes(root, "--folder")
-    found = []
-    for path, label in zip(files, labels.tolist(), strict=True):
+    listed = list_classes(root, keys, counted)
+    found, bad = [], dict(listed.bad)
+    for path, label in zip(listed.files, listed.labels.tolist(), strict=True):
+        if not os.access(path, os.R_OK, effective_ids=True):
+            bad[printable(path)] = "cannot be read (Permission denied)"
+            continue
         # list_classes has made the class names printable; the folders are those on the disk.
-        inside = Path(*path.relative_to(root).parts[1:])
-        found.append((classes[label], printable(inside.as_posix()), path.stat().st_size, path))
-    return _arrange(
-        classes, classes, found, lambda path: path.read_bytes(), {"source": f"the folder {root}"}
+        inside = printable(Path(*path.relative_to(root).parts[1:]).as_posix())
+        found.append((listed.classes[label], inside, path.stat().st_size, path))
+    source = _arrange(
+        listed.classes,
+        listed.classes,
+        found,
+        lambda path: path.read_bytes(),
+        {"source": f"the folder {printable(root)}"},
     )
+    left_out = map(left_out_line, listed.left_out.items())
+    return replace(source, bad=bad, remarks=(*left_out, *listed.remarks))
 
 
 # --- The archives of ILSVRC2012 ------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from daas_dist.data import printable
+from daas_dist.data.formats import ending
 from daas_dist.data.manifest import LARGEST_PICTURE, ROW, DataError, Shard
 from daas_dist.runlog import sync_folder
 
@@ -25,25 +26,6 @@ LONGEST_HEADER, LONGEST_PATH = 1 << 16, 1 << 12
 
 MOST_CLASSES = 1_000_000
 """The full ImageNet has 21,841."""
-
-PICTURE_ENDINGS = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"GIF8": "gif",
-    b"BM": "bmp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-    b"P5": "pgm",
-    b"P6": "ppm",
-}
-"""What a file is called in a shard, by how it begins: ImageNet has a PNG that is called JPEG."""
-
-
-def ending(data: bytes) -> str | None:
-    """The ending that fits these bytes; None if they are no picture that is read."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return next((name for start, name in PICTURE_ENDINGS.items() if data.startswith(start)), None)
 
 
 @dataclass(frozen=True)

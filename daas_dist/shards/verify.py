@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daas_dist.data.decode import central_square, quiet, reason
+from daas_dist.data.decode import central_square, depth_of, quiet, reason
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
@@ -19,6 +19,7 @@ from daas_dist.data.manifest import (
     DataError,
     Manifest,
     Shard,
+    deepest,
     publish,
 )
 from daas_dist.data.shards import Reading, ShardFolder
@@ -158,17 +159,19 @@ def _unlike_index(folder: ShardFolder, number: int) -> list[str]:
 def _undecodable(folder: ShardFolder, count: int) -> Iterator[str]:
     total = folder.manifest.samples
     order = torch.randperm(total, generator=stream(0, "verify"))[:count]
-    reading = Reading()
+    reading, bits = Reading(), folder.manifest.bits
     for row in order.sort().values.tolist():
+        data = bytearray()
         try:
+            data = folder.read(row, reading)
             with quiet():
-                central_square(io.BytesIO(folder.read(row, reading)), 32, 3)
+                central_square(io.BytesIO(data), 32, 3, bits=bits)
         except MemoryError:
             raise
         except DataError as error:
             yield str(error)
         except Exception as error:  # Pillow raises nearly anything on broken files
-            yield f"{folder.name(row)}: {reason(error)}"
+            yield f"{folder.name(row)}: {reason(error, data)}"
     reading.close()
 
 
@@ -194,8 +197,11 @@ def index(
     if os.path.lexists(root / MANIFEST):
         raise DataError(f"{root / MANIFEST} is there already; take it away to make another")
 
+    depths: list[tuple[int, str]] = []
+
     def one(path: Path) -> tuple[Shard, np.ndarray, list[str]]:
         sha256, rows, keys = scan(path)
+        depths.extend(_depths(path, rows, keys))
         done(path.name)
         return describe(path.name, path.stat().st_size, sha256, rows), rows, keys
 
@@ -211,6 +217,7 @@ def index(
     data = rows.tobytes()
     names = "".join(f"{key}\n" for each in scanned for key in each[2]).encode()
     made: dict[str, Any] = {"source": f"shards in {root}, indexed as they were"}
+    made |= deepest(depths)
     manifest = Manifest(
         part=part,
         class_ids=tuple(ids),
@@ -224,6 +231,17 @@ def index(
     )
     publish(root, manifest, data, names)
     return manifest
+
+
+def _depths(path: Path, rows: np.ndarray, keys: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """As manifest.deepest takes them."""
+    with path.open("rb") as file:
+        for row, key in zip(rows, keys, strict=True):
+            greatest, colours = depth_of(
+                os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
+            )
+            if greatest:
+                yield greatest, f"{path}: sample {key}" if colours else ""
 
 
 def _numbers(count: int) -> list[str]:
