@@ -89,7 +89,7 @@ class Watchdog:
             "same command goes on from it"
         )
         try:
-            with self._report.open("w") as file:
+            with self._report.open("w", encoding="utf-8") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         finally:
             print(line, file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ class Job:
         """Write provenance.json. ConfigError if the run began on other images."""
         path = self.run_dir / PROVENANCE
         if path.exists() and "data" not in self.config.resume.allow:
-            began = json.loads(path.read_text())["data_sha256"]
+            began = json.loads(path.read_text(encoding="utf-8"))["data_sha256"]
             if began != data_sha256:
                 raise ConfigError(
                     f"{self.run_dir} holds a run on other training images (sha256 {began[:12]}… -> "

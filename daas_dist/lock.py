@@ -57,7 +57,7 @@ class Lock:
         """Put the file there unless there is one; atomic on network disks too."""
         own = self._path.with_name(f".lock-{self._owner['token']}")
         try:
-            with own.open("x") as file:
+            with own.open("x", encoding="utf-8") as file:
                 file.write(json.dumps(self._owner))
                 file.flush()
                 os.fsync(file.fileno())  # an empty lock after a power cut would name no owner
@@ -94,7 +94,7 @@ class Lock:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        if json.loads(aside.read_text()) != dead:
+        if json.loads(aside.read_text(encoding="utf-8")) != dead:
             # A third may have come between: who was put aside then learns that it lost it.
             with suppress(FileExistsError):
                 os.link(aside, self._path)
@@ -113,7 +113,7 @@ class Lock:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            text = self._path.read_text()
+            text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         try:
@@ -135,7 +135,7 @@ def held(run_dir: Path) -> bool:
     host, or touched the file lately from another."""
     path = run_dir / FILE
     try:
-        owner, touched = json.loads(path.read_text()), path.stat().st_mtime
+        owner, touched = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
     except (FileNotFoundError, ValueError):
         return False
     if owner["host"] == platform.node():
@@ -147,7 +147,7 @@ def started(pid: int) -> str | None:
     """When a process of this host began, so that a number used again is not mistaken; None if it
     is not there. Where there is no /proc a living process counts as the same."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
     except FileNotFoundError:
         if Path("/proc/self").exists():

@@ -33,7 +33,7 @@ def kind(path: Path | str) -> Any:
 
 def _read_json(path: Path | str) -> dict[str, Any]:
     try:
-        document = json.loads(Path(path).read_text())
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"no file {path}; give the result.json of a finished search") from error
     except ValueError as error:

@@ -175,7 +175,7 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
     }
     result["telemetry"]["val_accuracy"] = read_metrics(run_dir)[-1]["val_accuracy"]
     result["config"] = asdict(config)
-    result["provenance"] = json.loads((run_dir / "provenance.json").read_text())
+    result["provenance"] = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
     policy = search.policy()
     if policy is not None:
         shown = data.train.central(torch.arange(8))

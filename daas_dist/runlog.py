@@ -256,7 +256,7 @@ def checkout(package: Path) -> dict[str, Any]:
     """
     copied = package.with_name(CODE)
     if copied.exists():
-        return json.loads(copied.read_text())
+        return json.loads(copied.read_text(encoding="utf-8"))
     git = _git_in(package)
     commit = git("rev-parse", "HEAD")
     # A copy installed inside somebody else's checkout (.venv) is ignored there, and not its code.

@@ -109,7 +109,7 @@ def _cut(job: Job, team: Mesh) -> Cut:
         began = (job.run_dir / PROVENANCE).exists()
         if not (began and path.exists()):
             write_json(path, {"micro_batch": cut(settings.batch_size, None, part).micro_batch})
-        return str(json.loads(path.read_text())["micro_batch"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["micro_batch"])
 
     micro_batch = settings.micro_batch or int(job.mesh.led(first))
     return cut(settings.batch_size, micro_batch, part)
@@ -178,7 +178,7 @@ class Record:
             else outcome.write_weights(self.folder / outcome.EMA, average.module),
         }
         epochs = read_metrics(self.folder)
-        last = json.loads((self.folder / EVALUATION).read_text())
+        last = json.loads((self.folder / EVALUATION).read_text(encoding="utf-8"))
         result = outcome.document(self.job.config, self.training, epochs, last, weights)
         write_json(self.folder / "result.json", result)
         return result

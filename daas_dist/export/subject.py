@@ -82,7 +82,7 @@ def _of_training(path: Path) -> Subject:
 def _beside(path: Path) -> dict[str, Any] | None:
     """A file of the run; None where the row was moved away from it."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
