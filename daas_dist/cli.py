@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daas_dist import config, doctor, explain, report, watch
+from daas_dist import config, doctor, explain, report, site, utf8, watch
 from daas_dist.faults import PEER_LOST, PeerLost, Refused
 
 USAGE = """usage: daas run stage=NAME [key=value …]
@@ -28,6 +28,8 @@ WRONG = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done or stopped, FAILED, WRONG (a call or a value), else as in faults.py."""
+    if arguments is None:
+        utf8.start()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         print(USAGE, file=sys.stderr)
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "watch" and len(rest) == 1:
         return watch.main(Path(rest[0]))
     if command == "run":
-        return attempt(command, lambda: run(config.load(rest)))[0]
+        return attempt(command, lambda: run(_load(rest)))[0]
     if command == "report" and rest:
         return attempt(command, lambda: print(report.write([Path(name) for name in rest])))[0]
     print(USAGE, file=sys.stderr)
@@ -76,6 +78,15 @@ def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
     except PeerLost as error:
         print(f"daas {command}: {error}", file=sys.stderr)
         return PEER_LOST, str(error)
+
+
+def _load(words: Sequence[str]) -> config.Config:
+    """Load a configuration that is run here: its images are to be here too."""
+    settings, place = config.load_and_place(words)
+    absent = None if place is None or settings.data.download else site.absent(place)
+    if absent is not None:
+        raise config.ConfigError(absent)
+    return settings
 
 
 @contextmanager
@@ -125,9 +136,11 @@ def run(settings: config.Config) -> None:
         print(f"stopped; the same command with run_dir={run_dir} goes on")
         return
     if settings.kind == "search":
-        _tell_found(json.loads((run_dir / "result.json").read_text()))
+        _tell_found(json.loads((run_dir / "result.json").read_text(encoding="utf-8")))
     else:
-        _tell_comparison(json.loads((run_dir / "comparison.json").read_text())["rows"])
+        _tell_comparison(
+            json.loads((run_dir / "comparison.json").read_text(encoding="utf-8"))["rows"]
+        )
     print(report.write([run_dir]))
 
 

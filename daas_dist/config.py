@@ -7,7 +7,7 @@ impossible) is a ConfigError of one sentence that names the key, its value and w
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_type_hints
@@ -18,12 +18,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from daas_dist import site
 from daas_dist.rules import ConfigError, one_of, refuse, shown
 from daas_dist.schema import Config
+from daas_dist.site import ClusterFile, Place
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
@@ -45,9 +47,30 @@ UNREAD = {
 """What a kind of stage does not read: to override it is a mistake, not a wish to pass over."""
 
 
-def load(overrides: Sequence[str]) -> Config:
-    """The configuration of `stage=NAME key=value …`, composed from configs/ and checked."""
-    return _typed(composed(overrides))
+def load(overrides: Sequence[str], cluster: ClusterFile | None = None) -> Config:
+    """The configuration of `stage=NAME key=value …`, composed from configs/ and checked.
+
+    cluster: the file that says where the data lie; this machine's where there is none.
+    """
+    return load_and_place(overrides, cluster)[0]
+
+
+def load_and_place(
+    overrides: Sequence[str], cluster: ClusterFile | None = None
+) -> tuple[Config, Place | None]:
+    """load, and where the site said that the data lie; None where it did not, or was not asked."""
+    found = composition(overrides, cluster)
+    try:
+        return _typed(found.values), found.place
+    except ConfigError as error:
+        if not str(error).startswith("data.root=null "):
+            raise
+        raise ConfigError(f"{error}; {site.ways(found.data, cluster or this_machine())}") from error
+
+
+def this_machine() -> ClusterFile:
+    """Read the cluster file of runs that are started without launch/submit.py."""
+    return site.named("local", directory())
 
 
 def load_frozen(path: str | Path) -> Config:
@@ -98,13 +121,32 @@ def difference(a: Config, b: Config) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What Hydra made of overrides: keys are checked, types and values not yet."""
+
+    values: dict[str, Any]
+    data: str
+    """The NAME of data=NAME."""
+    place: Place | None
+
+
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The values by Hydra, the overrides checked, types and values not yet."""
+    """The values of a composition."""
+    return composition(overrides).values
+
+
+def composition(overrides: Sequence[str], cluster: ClusterFile | None = None) -> Composition:
+    """Compose by Hydra and check the overrides; the site says where the data lie."""
     arguments = list(overrides)
     overridden = settings(arguments)
     try:
         with initialize_config_dir(str(directory()), version_base="1.3"):
-            values = OmegaConf.to_container(compose("config", overrides=arguments), resolve=True)
+            made = compose("config", overrides=arguments, return_hydra_config=True)
+        data = str(made.hydra.runtime.choices["data"])
+        with open_dict(made):
+            del made["hydra"]
+        values = OmegaConf.to_container(made, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         given = " ".join(arguments)
         raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
@@ -113,7 +155,13 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         if not reads(values["kind"], key):
             reader = f"stage={values['stage']} is a {values['kind']}, which does not read it"
             raise ConfigError(f"{key} has no effect: {reader}")
-    return values
+    place = None
+    if "data.root" not in overridden:
+        place = site.place(data, cluster or this_machine())
+    for key, path in place.values.items() if place else ():
+        if key not in overridden:
+            values["data"][key.partition(".")[2]] = path
+    return Composition(values, data, place)
 
 
 def reads(kind: str, key: str) -> bool:

@@ -28,7 +28,7 @@ from daas_dist.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
 from launch.plan import Plan
-from launch.rundir import JOB, LOGS
+from launch.rundir import JOB, LOGS, Code
 
 ENDINGS = {"DONE": "COMPLETED", "FAILED": "FAILED", "STALLED": "STALLED"}
 COLOURS = {
@@ -92,7 +92,7 @@ def _state(
             return queued.state, _waits(queued)
     for file, state in ENDINGS.items():
         if (run_dir / file).exists():
-            return state, (run_dir / file).read_text(errors="replace").strip()
+            return state, (run_dir / file).read_text(encoding="utf-8", errors="replace").strip()
     told = [event for event in events if event["event"] not in ("warning", "checkpointed")]
     last = told[-1] if told else {"event": ""}
     if job["cluster"] != "slurm" and lock.held(Path(job["plan"]) / LOGS):
@@ -110,7 +110,7 @@ def _state(
     unmet = [Path(parent).name for parent in job["after"] if not (Path(parent) / "DONE").exists()]
     if unmet and not any(event["event"] == "attempt" for event in events):
         return "CANCELLED", f"{unmet[0]} did not finish"
-    return "INTERRUPTED", "in no queue; `resume` goes on"
+    return "INTERRUPTED", rundir.code_differs(job) or "in no queue; `resume` goes on"
 
 
 def _waits(queued: Queued) -> str:
@@ -215,7 +215,7 @@ def log_tail(run_dir: Path, lines: int) -> str:
     path = _log(run_dir, rundir.submitted(run_dir))
     if not path.exists():
         raise ConfigError(f"{path} is not there yet: `status {run_dir}` tells why")
-    text = path.read_text(errors="replace").splitlines()
+    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join([f"{path}:", *text[-lines:]])
 
 
@@ -249,7 +249,7 @@ def resume(paths: Sequence[Path]) -> list[str]:
     The frozen code is used again; where the folder `code` was removed, the code as it is now.
     """
     lines: list[str] = []
-    local: dict[Path, Path] = {}
+    local: dict[Path, tuple[Code, Path]] = {}
     live = {Path(each.run_dir).absolute(): each.job for each in looks(paths) if each.state in LIVE}
     found = sorted(
         looks(paths), key=lambda each: len(rundir.submitted(Path(each.run_dir))["after"])
@@ -265,18 +265,28 @@ def resume(paths: Sequence[Path]) -> list[str]:
         if lost:
             lines.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
             continue
+        code, anew = _code_of(job)
         rundir.reopen(run_dir)
-        root = Path(job["plan"])
-        code = rundir.freeze_code(root)
         if job["cluster"] == "slurm":
             identifier = executors.submit_again(run_dir, job, code, [live[p] for p in unmet])
-            lines.append(f"{run_dir}: job {identifier}")
+            lines.append(f"{run_dir}: job {identifier}{anew}")
         else:
-            local[root] = Path(job["cwd"])
+            local[Path(job["plan"])] = code, Path(job["cwd"])
             identifier = ""
-            lines.append(f"{run_dir}: on this machine")
+            lines.append(f"{run_dir}: on this machine{anew}")
         live[run_dir.absolute()] = identifier
-    for root, cwd in local.items():
+    for root, (code, cwd) in local.items():
         if not lock.held(root / LOGS):
-            executors.start_local(root, root / "code", cwd)
+            executors.start_local(root, code, cwd)
     return lines
+
+
+def _code_of(job: Mapping[str, Any]) -> tuple[Code, str]:
+    """The code that a run goes on with, and a remark where it is not what it was submitted with.
+
+    ConfigError where somebody changed the frozen code.
+    """
+    root = Path(job["plan"]).absolute()
+    if rundir.code_differs(job) is None:
+        return Code(root / "code", job[rundir.CODE_DIGEST]), ""
+    return rundir.freeze_code(root), ", with other code than before, as code/ was made anew"

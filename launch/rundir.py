@@ -2,12 +2,14 @@
 
 config.yaml    the whole configuration; the job never reads configs/
 code/          the packages as they are now, files that git does not know too (at a plan's root)
-job.json       where it was submitted, and as what
+job.json       where it was submitted, as what, and the digest of that code
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,43 @@ from daas_dist import stopping
 from daas_dist.config import ConfigError
 from daas_dist.report.record import read_document
 from daas_dist.runlog import CODE, ENDINGS, RunLog, checkout, write_json, write_text
+from launch import snapshot
 from launch.plan import Plan
 
 JOB = "job.json"
 CONFIG = "config.yaml"
+CODE_DIGEST = "code_sha256"
+"""In job.json: of the code that it was submitted with."""
 PACKAGES = ("daas_dist", "launch")
 NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
 LOGS = "logs"
 """At a plan's root: what its jobs print, and what submitit needs."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A frozen copy of the code, and its digest (launch/snapshot.py)."""
+
+    folder: Path
+    digest: str
+
+    def check(self, python: str = sys.executable) -> list[str]:
+        """The command that prints the digest if the copy is whole."""
+        return [python, "-I", "-S", self._snapshot, str(self.folder), self.digest]
+
+    def run(self, module: str, *words: str, python: str = sys.executable) -> list[str]:
+        """The command that runs a module of the copy, or ends with what differs."""
+        return [
+            python, "-u", "-X", "utf8", "-P", *self.script(module), *words,
+        ]  # fmt: skip
+
+    def script(self, module: str) -> list[str]:
+        """The same as a script and its arguments, for a launcher that starts Python itself."""
+        return [self._snapshot, str(self.folder), self.digest, module]
+
+    @property
+    def _snapshot(self) -> str:
+        return str(self.folder / "launch" / "snapshot.py")
 
 
 def check(plan: Plan) -> None:
@@ -42,14 +73,15 @@ def check(plan: Plan) -> None:
                 )
 
 
-def prepare(plan: Plan) -> Path:
-    """Make every run directory of a plan. The folder of the frozen code, the same for all."""
+def prepare(plan: Plan) -> Code:
+    """Make every run directory of a plan. Returns the frozen code, the same for all."""
+    code = freeze_code(plan.root)
     for run in plan.runs:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run.run_dir / CONFIG, configuration.to_yaml(run.config))
         reopen(run.run_dir)
     (plan.root / LOGS).mkdir(exist_ok=True)
-    return freeze_code(plan.root)
+    return code
 
 
 def reopen(run_dir: Path) -> None:
@@ -62,19 +94,46 @@ def reopen(run_dir: Path) -> None:
     RunLog(run_dir).event("submitted")
 
 
-def freeze_code(root: Path) -> Path:
-    """The code as it is now, in root/code; what is there already stays."""
-    code = root.absolute() / "code"
-    if code.exists():
-        return code
+def freeze_code(root: Path) -> Code:
+    """Copy the code as it is now to root/code; a copy that is there already is used again.
+
+    ConfigError where such a copy is not what its own list says.
+    """
+    folder = root.absolute() / "code"
+    if not folder.is_symlink() and not folder.exists():
+        _copy_code(folder)
+    digest = _recorded(folder)
+    differs = snapshot.difference(str(folder), digest)
+    if differs is not None:
+        raise ConfigError(snapshot.refusal(str(folder), differs))
+    return Code(folder, digest)
+
+
+def _copy_code(folder: Path) -> None:
     source = Path(__file__).resolve().parents[1]
-    partial = code.with_name(".code.partial")
+    partial = folder.with_name(".code.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, partial / package, ignore=NOT_CODE)
     write_json(partial / CODE, checkout(source / PACKAGES[0]))
-    partial.rename(code)
-    return code
+    write_text(partial / snapshot.SUMS, snapshot.text_of(snapshot.sums(str(partial))))
+    partial.rename(folder)
+
+
+def _recorded(folder: Path) -> str:
+    """The digest that a copy's own list has."""
+    try:
+        return snapshot.digest_of((folder / snapshot.SUMS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        differs = f"it has no {snapshot.SUMS} that can be read"
+        raise ConfigError(snapshot.refusal(str(folder), differs)) from error
+
+
+def code_differs(job: Mapping[str, Any]) -> str | None:
+    """Tell why a submitted run may not start with the code beside it; None if it may."""
+    folder = str(Path(job["plan"]) / "code")
+    differs = snapshot.difference(folder, str(job.get(CODE_DIGEST)))
+    return None if differs is None else snapshot.refusal(folder, differs)
 
 
 def record(run_dir: Path, job: Mapping[str, Any]) -> None:

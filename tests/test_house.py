@@ -25,12 +25,13 @@ FLOORS = [
         "slurm",
         "rules",
         "published",
+        "utf8",
     },
     {"policy", "evaluation", "optimiser"},
     {"daas", "transform", "inputs"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
-    {"config", "checkpoint", "result", "trained", "deal", "shards", "engine"},
+    {"site", "config", "checkpoint", "result", "trained", "deal", "shards", "engine"},
     {"telemetry", "dataset", "job", "budget"},
     {"state", "rows"},
     {"report", "watch", "search", "explain"},
@@ -43,8 +44,8 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 LAUNCH = PACKAGE.with_name("launch")
 LAUNCH_FLOORS = [
-    {"resources", "plan", "rank", "attempt", "table", "estimate"},
-    {"rundir"},
+    {"options", "paths", "plan", "rank", "attempt", "snapshot", "table", "estimate"},
+    {"resources", "rundir"},
     {"local"},
     {"executors"},
     {"jobs"},
