@@ -10,6 +10,11 @@ import sys
 ENCODING = "utf-8"
 
 
+def printable(text: str) -> str:
+    """Escape control characters, line ends among them, and what is no text; returns one line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def start() -> None:
     """Start this process anew in UTF-8 mode where its locale has another encoding.
 

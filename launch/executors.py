@@ -123,7 +123,8 @@ def _submit(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str])
 def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[str]) -> Executor:
     """submitit's, for one job or one array. parents: the jobs that must finish before."""
     executor = Executor(plan.root.absolute() / rundir.LOGS, site)
-    name = _name(plan) if runs[0].run_dir == plan.root else f"{_name(plan)}/{runs[0].group}"
+    alone = runs[0].run_dir.absolute() == plan.root.absolute()
+    name = _name(plan) if alone else f"{_name(plan)}/{runs[0].group}"
     directories = [str(run.run_dir.absolute()) for run in runs]
     before = shlex.join(site.code.run("launch.attempt", "before", *directories))
     after = site.code.run("launch.attempt", "after")

@@ -289,4 +289,6 @@ def _code_of(job: Mapping[str, Any]) -> tuple[Code, str]:
     root = Path(job["plan"]).absolute()
     if rundir.code_differs(job) is None:
         return Code(root / "code", job[rundir.CODE_DIGEST]), ""
-    return rundir.freeze_code(root), ", with other code than before, as code/ was made anew"
+    code = rundir.freeze_code(root)
+    same = code.digest == job.get(rundir.CODE_DIGEST)
+    return code, "" if same else ", with other code than before, as code/ was made anew"

@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _look_after(words[0], words[1:])
         return _submit(words)
     except ValueError as error:
-        print(f"submit: {error}", file=sys.stderr)
+        print(f"submit: {utf8.printable(str(error))}", file=sys.stderr)
         return 2
     except (SlurmError, OSError) as error:
-        print(f"submit: {error}", file=sys.stderr)
+        print(f"submit: {utf8.printable(str(error))}", file=sys.stderr)
         return 1
 
 
