@@ -63,7 +63,7 @@ def read(name: str, configs: Path, said: str = "--cluster") -> ClusterFile:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path} is not YAML: {_where(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {shown(values)}: expected keys and values, as kind: slurm")
     data = sorted(each.stem for each in (configs / "data").glob("*.yaml"))
@@ -134,6 +134,12 @@ def _check_roots(path: Path, roots: Any, known: Sequence[str]) -> None:
         for part, value in parts.items():
             if not isinstance(value, str) or not re.match(r"[/~$]", value) and not is_url(value):
                 _refuse(path, f"roots: {name}: {part}={shown(value)}", "an absolute path, or a URL")
+
+
+def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
 
 
 def _refuse(path: Path, given: str, wanted: str) -> NoReturn:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+import make_imagenet
 import pytest
 from fake_slurm import FakeSlurm
-from PIL import Image
 
 from daas_dist import cli, config, explain, site
 from daas_dist.config import ConfigError, load
-from daas_dist.shards import build, sources
 from launch import submit
 
 IMAGENET = "stage=search_imagenet"
@@ -186,15 +185,7 @@ def test_the_found_place_is_frozen_and_nothing_is_asked_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage as it is named, off a cluster: shards of a thousand classes, as ImageNet has."""
-    for part, count in (("train", 2), ("val", 1)):
-        for label in range(1000):
-            folder = tmp_path / part / f"n{label:08d}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                colour = (label % 256, label // 4, 90 * i)
-                Image.new("RGB", (24, 20), colour).save(folder / f"{i}.jpg")
-        pictures = sources.from_folder(tmp_path / part)
-        build.build(pictures, data / "imagenet" / part, build.Recipe(part))
+    make_imagenet.shards_of_all_classes(data / "imagenet")
     run_dir = tmp_path / "run"
     shorter = ("search.batch_size=60", "search.warmup_epochs=0", "search.joint_epochs=1")
     assert cli.main(["run", IMAGENET, "preset=tiny", *shorter, f"run_dir={run_dir}"]) == 0
