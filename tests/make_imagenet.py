@@ -73,7 +73,8 @@ def shards_of_all_classes(out: Path) -> None:
             for i in range(count):
                 colour = (label % 256, label // 4, 90 * i)
                 Image.new("RGB", (24, 20), colour).save(folder / f"{i}.jpg")
-        build.build(sources.from_folder(folder.parent), out / part, build.Recipe(part))
+        pictures = out.parent / f"{out.name} pictures" / part
+        build.build(sources.from_folder(pictures), out / part, build.Recipe(part))
 
 
 class _Pictures:
