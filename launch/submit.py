@@ -247,7 +247,8 @@ def jobs_told(todo: Plan) -> str:
         for run in todo.runs
         for job in [rundir.submitted(run.run_dir)]
     ]
-    return "\n".join([*lines, shlex.join(["python", "launch/submit.py", "status", str(todo.root)])])
+    folder = f"./{todo.root}" if str(todo.root).startswith("-") else str(todo.root)
+    return "\n".join([*lines, shlex.join(["python", "launch/submit.py", "status", folder])])
 
 
 # --- Looking after -------------------------------------------------------------------------------

@@ -333,6 +333,15 @@ def test_a_run_directory_of_any_name_is_frozen_as_it_is(
     assert job["plan"] == str(run_dir) and re.fullmatch("[0-9a-f]{64}", job["code_sha256"])
 
 
+def test_the_command_that_is_told_can_be_typed(
+    slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("-dash", "a 'b' $c"):
+        assert submit.main([*SEARCH, f'run_dir="{name}"']) == 0
+        told = shlex.split(capsys.readouterr().out.splitlines()[-1])
+        assert told[:2] == ["python", "launch/submit.py"] and submit.main(told[2:]) == 0
+
+
 def test_a_backslash_of_the_folder_that_a_job_starts_in_is_kept(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
