@@ -63,7 +63,7 @@ def load_and_place(
     try:
         return _typed(found.values), found.place
     except ConfigError as error:
-        if not str(error).startswith("data.root=null "):
+        if not str(error).startswith("data.root=null "):  # the schema knows no site
             raise
         raise ConfigError(f"{error}; {site.ways(found.data, cluster or this_machine())}") from error
 

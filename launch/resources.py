@@ -90,9 +90,14 @@ class Resources:
         asked = options.gpus_in(self.sbatch.get("gres"))
         if asked is not None and self.gpus_per_node not in (None, asked):
             gres = f"sbatch: gres={self.sbatch['gres']}"
-            raise ConfigError(f"{gres} is not possible: gpus_per_node={self.gpus_per_node}")
-        if self.mem is not None and {"mem-per-cpu", "mem-per-gpu"} & set(self.sbatch):
-            raise ConfigError(f"sbatch: mem-per-… is not possible beside mem={self.mem}: mem=null")
+            raise ConfigError(
+                f"{gres} is not possible beside gpus_per_node={self.gpus_per_node}: expected the "
+                "same number, or one of the two"
+            )
+        for option in ("mem-per-cpu", "mem-per-gpu"):
+            if self.mem is not None and self.sbatch.get(option) is not None:
+                told = f"sbatch: {option}={self.sbatch[option]} is not possible"
+                raise ConfigError(f"{told} beside mem={self.mem}: expected one of the two")
 
     def _check_container(self) -> None:
         for name in ("container_image", "container_command", "python"):

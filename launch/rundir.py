@@ -38,18 +38,17 @@ class Code:
     folder: Path
     digest: str
 
-    def check(self, python: str = sys.executable) -> list[str]:
-        """The command that prints the digest if the copy is whole."""
-        return [python, "-I", "-S", self._snapshot, str(self.folder), self.digest]
+    def check(self) -> list[str]:
+        """Return the command that prints the digest if the copy is whole."""
+        return [sys.executable, "-I", "-S", self._snapshot, str(self.folder), self.digest]
 
-    def run(self, module: str, *words: str, python: str = sys.executable) -> list[str]:
-        """The command that runs a module of the copy, or ends with what differs."""
-        return [
-            python, "-u", "-X", "utf8", "-P", *self.script(module), *words,
-        ]  # fmt: skip
+    def run(self, module: str, *words: str, python: str | None = None) -> list[str]:
+        """Return the command that runs a module of the copy, or ends with what differs."""
+        start = [python or sys.executable, "-u", "-X", "utf8", "-P"]
+        return [*start, *self.script(module), *words]
 
     def script(self, module: str) -> list[str]:
-        """The same as a script and its arguments, for a launcher that starts Python itself."""
+        """Return it as a script and its arguments, for a launcher that starts Python itself."""
         return [self._snapshot, str(self.folder), self.digest, module]
 
     @property
