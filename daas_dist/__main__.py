@@ -2,7 +2,9 @@
 
 import sys
 
+from daas_dist import utf8
 from daas_dist.cli import main
 
 if __name__ == "__main__":
+    utf8.start()
     sys.exit(main(["run", *sys.argv[1:]]))

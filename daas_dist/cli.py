@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from daas_dist import config, doctor, explain, lock, report, watch
+from daas_dist import config, doctor, explain, lock, report, site, utf8, watch
 from daas_dist.documents import events
 from daas_dist.documents.results import COMPARISON
 from daas_dist.documents.run import PROVENANCE
@@ -34,6 +34,8 @@ WRONG = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done or stopped, FAILED, WRONG (a call or a value), else as in faults.py."""
+    if arguments is None:
+        utf8.start()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         print(USAGE, file=sys.stderr)
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "watch" and len(rest) == 1:
         return _watch(rest[0])
     if command == "run":
-        return attempt(command, lambda: run(config.load(rest)))[0]
+        return attempt(command, lambda: run(_load(rest)))[0]
     if command == "report" and rest:
         return attempt(command, lambda: _report(list(map(to_path, rest))))[0]
     print(USAGE, file=sys.stderr)
@@ -87,6 +89,15 @@ def attempt(command: str, task: Callable[[], object]) -> tuple[int, str]:
     except PeerLost as error:
         print(f"daas {command}: {told(error)}", file=sys.stderr)
         return PEER_LOST, redacted(str(error))
+
+
+def _load(words: Sequence[str]) -> config.Config:
+    """Load a configuration that is run here: its images are to be here too."""
+    settings, place = config.load_and_place(words)
+    absent = None if place is None or settings.data.download else site.absent(place)
+    if absent is not None:
+        raise config.ConfigError(absent)
+    return settings
 
 
 @contextmanager

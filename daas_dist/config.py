@@ -7,7 +7,7 @@ impossible) is a ConfigError of one sentence that names the key, its value and w
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,15 +20,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from daas_dist import site
 from daas_dist.documents.files import read
 from daas_dist.overrides import all_literal, at_home, read_text
 from daas_dist.rules import ConfigError, check_secret, one_of, refuse, shown
 from daas_dist.schema import Config
 from daas_dist.schema.reads import no_effect
+from daas_dist.site import ClusterFile, Place
 
 __all__ = ["Config", "ConfigError", "difference", "load", "load_frozen", "shown", "to_yaml"]
 
@@ -53,9 +55,30 @@ PATHS = (
 """Keys that name a file or a folder: a ~ in front is expanded."""
 
 
-def load(overrides: Sequence[str]) -> Config:
-    """The configuration of `stage=NAME key=value …`, composed from configs/ and checked."""
-    return _typed(composed(overrides))
+def load(overrides: Sequence[str], cluster: ClusterFile | None = None) -> Config:
+    """The configuration of `stage=NAME key=value …`, composed from configs/ and checked.
+
+    cluster: the file that says where the data lie; this machine's where there is none.
+    """
+    return load_and_place(overrides, cluster)[0]
+
+
+def load_and_place(
+    overrides: Sequence[str], cluster: ClusterFile | None = None
+) -> tuple[Config, Place | None]:
+    """load, and where the site said that the data lie; None where it did not, or was not asked."""
+    found = composition(overrides, cluster)
+    try:
+        return _typed(found.values), found.place
+    except ConfigError as error:
+        if not str(error).startswith("data.root=null "):  # the schema knows no site
+            raise
+        raise ConfigError(f"{error}; {site.ways(found.data, cluster or this_machine())}") from error
+
+
+def this_machine() -> ClusterFile:
+    """Read the cluster file of runs that are started without launch/submit.py."""
+    return site.named("local", directory())
 
 
 MOST_FROZEN = 1 << 20
@@ -116,21 +139,36 @@ def difference(a: Config, b: Config) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What Hydra made of overrides: keys are checked, types and values not yet."""
+
+    values: dict[str, Any]
+    data: str
+    """The NAME of data=NAME."""
+    place: Place | None
+
+
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose the values, types and values not yet checked; every override is one that is read.
+    """The values of a composition."""
+    return composition(overrides).values
+
+
+def composition(overrides: Sequence[str], cluster: ClusterFile | None = None) -> Composition:
+    """Compose by Hydra; every override is one that is read, and the site says where the data lie.
 
     Raises ConfigError for a key or a preset that has no effect.
     """
-    values = unchecked(overrides)
+    found = _compose(overrides, cluster)
     for text in overrides:
-        why = without_effect(text, values)
+        why = without_effect(text, found.values)
         if why:
             raise ConfigError(why)
     chosen = {key: value.strip("'\"") for key, _, value in (o.partition("=") for o in overrides)}
     if chosen.get("preset") == "paper" and chosen.get("recipe", "none") != "none":
         wanted = f"none or tiny, as recipe={chosen['recipe']} says how its network is trained"
         refuse("preset", "paper", wanted)
-    return values
+    return found
 
 
 def without_effect(override: str, values: Mapping[str, Any]) -> str:
@@ -153,13 +191,21 @@ def sets(group: str, name: str) -> set[str]:
 
 
 def unchecked(overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose the values by Hydra; keys that nothing reads may be among the overrides."""
+    """Compose the values; keys that nothing reads may be among the overrides."""
+    return _compose(overrides, None).values
+
+
+def _compose(overrides: Sequence[str], cluster: ClusterFile | None) -> Composition:
     arguments = list(overrides)
-    settings(arguments)
+    overridden = settings(arguments)
     typed = texts(arguments)
     try:
         with initialize_config_dir(str(directory()), version_base="1.3"):
-            made = compose("config", overrides=[text for text in arguments if not _is_text(text)])
+            plain = [text for text in arguments if not _is_text(text)]
+            made = compose("config", overrides=plain, return_hydra_config=True)
+        data = str(made.hydra.runtime.choices["data"])
+        with open_dict(made):
+            del made["hydra"]
         for key, value in typed.items():
             OmegaConf.update(made, key, value)
         values = OmegaConf.to_container(made, resolve=True)
@@ -167,8 +213,14 @@ def unchecked(overrides: Sequence[str]) -> dict[str, Any]:
         given = " ".join(arguments)
         raise ConfigError(f"{given} cannot be composed: {_first_line(error)}") from error
     values = cast(dict[str, Any], values)
+    place = None
+    if "data.root" not in overridden:
+        place = site.place(data, cluster or this_machine())
+    for key, path in place.values.items() if place else ():
+        if key not in overridden:
+            values["data"][key.partition(".")[2]] = path
     _go_home(values)
-    return values
+    return Composition(values, data, place)
 
 
 def files(overrides: Sequence[str]) -> list[str]:

@@ -201,9 +201,9 @@ def run_directory(folder: Path) -> list[Check]:
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".doctor-") as name:
             path = Path(name) / "a"
-            path.write_text("text")
+            path.write_text("text", encoding="utf-8")
             began = time.monotonic()
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 os.fsync(file.fileno())
             path.rename(Path(name) / "b")
             seconds = time.monotonic() - began

@@ -19,7 +19,7 @@ from rich.text import Text
 from daas_dist.config import (
     GROUPS,
     ConfigError,
-    composed,
+    composition,
     directory,
     files,
     flat,
@@ -33,11 +33,12 @@ from daas_dist.schema.reads import unread
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")
 YOURS = "your override"
+SITE = "your site"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value, its source as the file says it, and that file below configs/ (or YOURS)."""
+    """One value, its source as the file says it, and that file below configs/ (or YOURS, SITE)."""
 
     key: str
     value: str
@@ -53,13 +54,15 @@ def explain(arguments: Sequence[str]) -> list[Row]:
     What a stage still needs of you (data.root of a folder) may be missing. Raises ConfigError.
     """
     overrides = [argument for argument in arguments if "=" in argument]
-    values = composed(overrides)
+    found = composition(overrides)
     sources = {}
     for file in files(overrides):
         sources |= {key: (label, file) for key, label in labels(directory() / file).items()}
+    if found.place is not None:
+        sources |= {key: (found.place.origin, SITE) for key in found.place.values}
     for key in set(settings(overrides)) - set(GROUPS):
         sources[key] = (f"in place of {sources[key][0]}", YOURS)
-    leaves = flat(values)
+    leaves = flat(found.values)
     rows = [
         Row(key, shown(leaves[key]), *sources[key], unread=tuple(unread(key, leaves)))
         for key in keys()
@@ -109,7 +112,7 @@ def table(rows: Sequence[Row]) -> Table:
     drawn.add_column("value", overflow="fold", max_width=48)
     drawn.add_column("source (file)", overflow="fold")
     for row in sorted(rows, key=lambda row: bool(row.unread)):
-        style = "bold yellow" if row.file == YOURS else ""
+        style = "bold yellow" if row.file in (YOURS, SITE) else ""
         mark = f"not read, as {' and '.join(row.unread)}: " if row.unread else ""
         source = Text.assemble(mark, (told(row.source), style), (f" ({row.file})", style or "dim"))
         drawn.add_row(Text(told(f"{row.key}={row.value}"), style), source)

@@ -95,7 +95,7 @@ class Watchdog:
         try:
             # Whatever stands there: a pipe without a reader would hold this process for ever.
             self._report.unlink(missing_ok=True)
-            with self._report.open("x") as file:
+            with self._report.open("x", encoding="utf-8") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         finally:
             print(line, file=sys.stderr, flush=True)

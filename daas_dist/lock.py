@@ -235,7 +235,7 @@ def started(pid: int) -> str | None:
     """When a process of this host began, so that a number used again is not mistaken; None if it
     is not there. Where there is no /proc a living process counts as the same."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
     except FileNotFoundError:
         if Path("/proc/self").exists():

@@ -152,7 +152,12 @@ def host_names(node_list: str) -> list[str]:
 def _ask(*command: str) -> str:
     try:
         done = subprocess.run(
-            command, text=True, capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+            command,
+            encoding="utf-8",
+            errors="replace",
+            capture_output=True,
+            timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{command[0]} is not on PATH here") from error

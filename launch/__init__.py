@@ -1,8 +1,11 @@
 """Submitting runs to a cluster, or to this machine, and looking after them.
 
 submit.py      the command
-resources.py   what to ask of the cluster: configs/cluster/<name>.yaml and the flags
+resources.py   what to ask of the cluster: its cluster file and the flags
+options.py     options of sbatch and srun, and variables, that a site may add
+paths.py       what a path may hold
 plan.py        which runs: one, seeds, chains, experiments
+snapshot.py    the frozen code: its digest, and running a module of it
 rundir.py      a run directory, made before anything is submitted: configuration and code frozen
 estimate.py    what a run will cost, as far as can be known
 executors.py   Slurm (by submitit), or this machine

@@ -198,7 +198,7 @@ def _stall(log: RunLog, position: int, last: str) -> int:
         f"{LIVES} starts in a row died at step {position} without a new checkpoint; the last: "
         f"{last}. Its log tells why; `submit.py resume {log.run_dir}` tries again",
     )
-    return _refuse((log.run_dir / "STALLED").read_text().strip())
+    return _refuse((log.run_dir / "STALLED").read_text(encoding="utf-8").strip())
 
 
 def _refuse(why: str) -> int:

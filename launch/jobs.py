@@ -40,7 +40,7 @@ from daas_dist.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
 from launch.plan import Plan
-from launch.rundir import JOB, LOGS
+from launch.rundir import JOB, LOGS, Code
 
 ENDINGS = {"DONE": "COMPLETED", "FAILED": "FAILED", "STALLED": "STALLED"}
 COLOURS = {
@@ -134,7 +134,7 @@ def _state(
     unmet = [Path(parent).name for parent in job.after if not (Path(parent) / "DONE").exists()]
     if unmet and not any(event.event == "attempt" for event in newest_first(run_dir)):
         return "CANCELLED", f"{unmet[0]} did not finish"
-    return "INTERRUPTED", "in no queue; `resume` goes on"
+    return "INTERRUPTED", rundir.code_differs(job) or "in no queue; `resume` goes on"
 
 
 def _waits(queued: Queued) -> str:
@@ -306,7 +306,7 @@ def resume(paths: Sequence[Path]) -> list[str]:
 
 def _resume(paths: Sequence[Path]) -> list[str]:
     said: list[str] = []
-    local: dict[Path, Path] = {}
+    local: dict[Path, tuple[Code, Path]] = {}
     found = looks(paths)
     damaged = [each.why for each in found if each.state == DAMAGED]
     if damaged:
@@ -326,18 +326,30 @@ def _resume(paths: Sequence[Path]) -> list[str]:
         if lost:
             said.append(f"{run_dir}: needs {lost[0]}, which is not finished; `resume` that too")
             continue
+        code, anew = _code_of(job)
         rundir.reopen(run_dir)
-        root = Path(job.plan)
-        code = rundir.freeze_code(root)
         if job.cluster == "slurm":
             identifier = executors.submit_again(run_dir, job, code, [live[p] for p in unmet])
-            said.append(f"{run_dir}: job {identifier}")
+            said.append(f"{run_dir}: job {identifier}{anew}")
         else:
-            local[root] = Path(job.cwd)
+            local[Path(job.plan)] = code, Path(job.cwd)
             identifier = ""
-            said.append(f"{run_dir}: on this machine")
+            said.append(f"{run_dir}: on this machine{anew}")
         live[run_dir.absolute()] = identifier
-    for root, cwd in local.items():
+    for root, (code, cwd) in local.items():
         if not lock.held(root / LOGS):
-            executors.start_local(root, root / "code", cwd)
+            executors.start_local(root, code, cwd)
     return said
+
+
+def _code_of(job: SubmittedJob) -> tuple[Code, str]:
+    """The code that a run goes on with, and a remark where it is not what it was submitted with.
+
+    ConfigError where somebody changed the frozen code.
+    """
+    root = Path(job.plan).absolute()
+    if rundir.code_differs(job) is None:
+        return Code(root / "code", job.code_sha256), ""
+    code = rundir.freeze_code(root)
+    same = code.digest == job.code_sha256
+    return code, "" if same else ", with other code than before, as code/ was made anew"

@@ -1,16 +1,17 @@
 """The runs of a plan on this machine, one after the other, each under torchrun.
 
-    python -m launch.local ROOT [--show]    --show: what they print goes to the terminal
+    python -m launch.local ROOT CODE DIGEST [--show]    --show: they print to the terminal
 
-What is finished is not run again, so the same command goes on after a restart of the machine. A
-signal stops the run at hand (it saves) and starts no other; the file STOP in a run directory stops
-that one alone.
+Each start is of the code that was submitted, or is refused (launch/snapshot.py). What is finished
+is not run again, so the same command goes on after a restart of the machine. A signal stops the run
+at hand (it saves) and starts no other; the file STOP in a run directory stops that one alone.
 """
 
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,8 +22,8 @@ from daas_dist.documents.run import LocalPlan, SubmittedJob
 from daas_dist.escaping import told
 from daas_dist.lock import Lock, Occupied
 from daas_dist.runlog import RunLog
-from launch import attempt
-from launch.rundir import LOGS
+from launch import attempt, snapshot
+from launch.rundir import LOGS, Code
 from launch.table import Table
 
 SHUTDOWN = 120
@@ -32,8 +33,8 @@ SHUTDOWN = 120
 class Queue:
     """The runs of ROOT/plan.json."""
 
-    def __init__(self, root: Path, show: bool) -> None:
-        self.root, self.show = root, show
+    def __init__(self, root: Path, code: Code, show: bool) -> None:
+        self.root, self.code, self.show = root, code, show
         plan = documents.PLAN.read(root)
         if plan is None:
             raise ConfigError(f"{root} has no {documents.PLAN.file}: submit by launch/submit.py")
@@ -63,19 +64,18 @@ class Queue:
         """Until it is finished, stopped, or has no life left."""
         verdict = "again"
         while verdict == "again" and not self.stopped:
+            differs = snapshot.difference(str(self.code.folder), self.code.digest)
+            if differs is not None:
+                print(snapshot.refusal(str(self.code.folder), differs), file=sys.stderr)
+                return
             if attempt.before(run_dir):
                 return
             verdict = attempt.after(run_dir, self._ranks(run_dir))
 
     def _ranks(self, run_dir: Path) -> int:
         """One attempt: torchrun's status, which tells little; the files tell the rest."""
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone",
-            "--nproc-per-node", str(self.plan.ranks),
-            "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
-            "--shutdown-timeout", str(SHUTDOWN), "-m", "launch.rank", str(run_dir),
-        ]  # fmt: skip
-        environment = dict(os.environ)
+        command = ranks_command(self.plan, self.code, run_dir)
+        environment = {**os.environ, "PYTHONUTF8": "1", **self.plan.environment}
         if self.plan.threads:
             environment["OMP_NUM_THREADS"] = str(self.plan.threads)
         if self.show:
@@ -91,6 +91,16 @@ class Queue:
             self.process.send_signal(number)
 
 
+def ranks_command(plan: LocalPlan, code: Code, run_dir: Path) -> list[str]:
+    """torchrun for the ranks of a run, each of them of the frozen code."""
+    return [
+        *plan.front, plan.python or sys.executable, "-X", "utf8", "-m", "torch.distributed.run",
+        "--standalone", "--nproc-per-node", str(plan.ranks),
+        "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
+        "--shutdown-timeout", str(SHUTDOWN), *code.script("launch.rank"), str(run_dir),
+    ]  # fmt: skip
+
+
 def _done(run_dir: Path) -> bool:
     return (run_dir / "DONE").exists()
 
@@ -100,17 +110,18 @@ def log_of(job: SubmittedJob, run_dir: Path) -> Path:
     return Path(job.plan) / LOGS / f"{run_dir.name}.log"
 
 
-def main(root: Path, show: bool) -> int:
+def main(arguments: Sequence[str]) -> int:
     """0 if every run is finished; 1; 2 where the plan or its lock is damaged or in use."""
+    root, folder, digest, *more = arguments
     try:
-        return _work(root, show)
+        return _work(Path(root), Code(Path(folder), digest), "--show" in more)
     except ValueError as error:
         print(f"local: {told(error)}", file=sys.stderr)
         return 2
 
 
-def _work(root: Path, show: bool) -> int:
-    queue = Queue(root, show)
+def _work(root: Path, code: Code, show: bool) -> int:
+    queue = Queue(root, code, show)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, queue.heard)
     with Lock(root / LOGS):
@@ -118,4 +129,4 @@ def _work(root: Path, show: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), "--show" in sys.argv))
+    sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ import yaml
 from daas_dist import config as configuration
 from daas_dist.config import Config, ConfigError, directory
 from daas_dist.overrides import quoted
+from daas_dist.site import ClusterFile, Place
 
 PLACE = re.compile(r"\{(\w+)(:other)?\}")
 
@@ -32,6 +33,8 @@ class Run:
     run_dir: Path
     config: Config
     after: tuple[str, ...] = ()
+    place: Place | None = None
+    """Where the site said that its images lie."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,25 @@ class Stage:
         return found - {"seed", "other"}
 
 
-def one(overrides: Sequence[str]) -> Plan:
-    """The run that `daas run OVERRIDES` is."""
-    config = configuration.load(overrides)
+def one(overrides: Sequence[str], cluster: ClusterFile | None = None) -> Plan:
+    """The run that `daas run OVERRIDES` is. cluster: the file that says where the data lie."""
+    config = configuration.load(overrides, cluster)
     root = Path(config.run_dir) if config.run_dir else _new(config.stage)
-    config = configuration.load([*overrides, f"run_dir={quoted(str(root.absolute()))}"])
-    return Plan(root, config.stage, (Run(root.name, config.stage, root, config),))
+    words = [*overrides, f"run_dir={quoted(str(root.absolute()))}"]
+    config, place = configuration.load_and_place(words, cluster)
+    run = Run(root.absolute().name, config.stage, root, config, place=place)
+    return Plan(root, config.stage, (run,))
 
 
 def chain(
-    overrides: Sequence[str], seeds: Sequence[int] | None, then: Sequence[str], table: bool
+    overrides: Sequence[str],
+    seeds: Sequence[int] | None,
+    then: Sequence[str],
+    table: bool,
+    cluster: ClusterFile | None = None,
 ) -> Plan:
     """A stage for every seed, and after each its following stages."""
-    config = configuration.load(overrides)
+    config = configuration.load(overrides, cluster)
     overrides, root = _without_root(overrides, config)
     first = config.kind
     stages = [Stage(first, tuple(overrides))]
@@ -84,17 +93,22 @@ def chain(
         stages.append(Stage(f"{kind}{number + 1}" if number else kind, tuple(words)))
     title = " → ".join([config.stage, *then])
     numbers = [config.seed] if seeds is None else seeds
-    return Plan(root, title, _runs(stages, numbers, root), table)
+    return Plan(root, title, _runs(stages, numbers, root, cluster), table)
 
 
-def experiment(name: str, extra: Sequence[str], seeds: Sequence[int] | None) -> Plan:
+def experiment(
+    name: str,
+    extra: Sequence[str],
+    seeds: Sequence[int] | None,
+    cluster: ClusterFile | None = None,
+) -> Plan:
     """configs/experiment/<name>.yaml, with overrides for those of its runs that read them."""
     folder = directory() / "experiment"
     path = folder / f"{name}.yaml"
     if Path(name).name != name or not path.exists():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
         raise ConfigError(f"experiment={name} is not possible: expected one of {known}")
-    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     run_dir = configuration.text(extra, "run_dir")
     extra = [word for word in extra if not word.startswith("run_dir=")]
     stages, used = [], set[str]()
@@ -109,7 +123,7 @@ def experiment(name: str, extra: Sequence[str], seeds: Sequence[int] | None) -> 
         raise ConfigError(f"{unused[0]} has no effect: no run of experiment={name} reads it")
     root = Path(run_dir) if run_dir else _new(name)
     numbers = values["seeds"] if seeds is None else seeds
-    return Plan(root, values["title"], _runs(stages, numbers, root), table=True)
+    return Plan(root, values["title"], _runs(stages, numbers, root, cluster), table=True)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -126,7 +140,9 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _runs(stages: Sequence[Stage], seeds: Sequence[int], root: Path) -> tuple[Run, ...]:
+def _runs(
+    stages: Sequence[Stage], seeds: Sequence[int], root: Path, cluster: ClusterFile | None
+) -> tuple[Run, ...]:
     runs: list[Run] = []
     for stage in stages:
         unknown = stage.needs() - {each.name for each in stages[: stages.index(stage)]}
@@ -147,8 +163,8 @@ def _runs(stages: Sequence[Stage], seeds: Sequence[int], root: Path) -> tuple[Ru
             words = [PLACE.sub(result, text) for text in stage.overrides]
             run_dir = root / name
             words += [f"seed={seed}", f"run_dir={quoted(str(run_dir.absolute()))}"]
-            config = configuration.load(words)
-            runs.append(Run(name, stage.name, run_dir, config, tuple(sorted(after))))
+            config, place = configuration.load_and_place(words, cluster)
+            runs.append(Run(name, stage.name, run_dir, config, tuple(sorted(after)), place))
     return tuple(runs)
 
 

@@ -2,14 +2,15 @@
 
 config.yaml    the whole configuration; the job never reads configs/
 code/          the packages as they are now, files that git does not know too (at a plan's root)
-job.json       where it was submitted, and as what
+job.json       where it was submitted, as what, and the digest of that code
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from daas_dist import config as configuration
@@ -20,6 +21,7 @@ from daas_dist.documents.files import is_there
 from daas_dist.documents.run import SubmittedJob
 from daas_dist.lock import Lock
 from daas_dist.runlog import ENDINGS, RunLog, checkout, write_json, write_text
+from launch import snapshot
 from launch.plan import Plan
 
 JOB = documents.JOB.file
@@ -28,6 +30,31 @@ PACKAGES = ("daas_dist", "launch")
 NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
 LOGS = "logs"
 """At a plan's root: what its jobs print, and what submitit needs."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A frozen copy of the code, and its digest (launch/snapshot.py)."""
+
+    folder: Path
+    digest: str
+
+    def check(self) -> list[str]:
+        """Return the command that prints the digest if the copy is whole."""
+        return [sys.executable, "-I", "-S", self._snapshot, str(self.folder), self.digest]
+
+    def run(self, module: str, *words: str, python: str | None = None) -> list[str]:
+        """Return the command that runs a module of the copy, or ends with what differs."""
+        start = [python or sys.executable, "-u", "-X", "utf8", "-P"]
+        return [*start, *self.script(module), *words]
+
+    def script(self, module: str) -> list[str]:
+        """Return it as a script and its arguments, for a launcher that starts Python itself."""
+        return [self._snapshot, str(self.folder), self.digest, module]
+
+    @property
+    def _snapshot(self) -> str:
+        return str(self.folder / "launch" / "snapshot.py")
 
 
 def check(plan: Plan) -> None:
@@ -46,12 +73,13 @@ def check(plan: Plan) -> None:
                 )
 
 
-def prepare(plan: Plan) -> Path:
-    """Make every run directory of a plan. The folder of the frozen code, the same for all."""
+def prepare(plan: Plan) -> Code:
+    """Make every run directory of a plan. Returns the frozen code, the same for all."""
+    code = freeze_code(plan.root)
     for run in plan.runs:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         reopen(run.run_dir, configuration.to_yaml(run.config))
-    return freeze_code(plan.root)
+    return code
 
 
 def reopen(run_dir: Path, config: str | None = None) -> None:
@@ -77,19 +105,46 @@ def submitting(root: Path) -> Generator[None]:
         yield
 
 
-def freeze_code(root: Path) -> Path:
-    """The code as it is now, in root/code; what is there already stays."""
-    code = root.absolute() / "code"
-    if code.exists():
-        return code
+def freeze_code(root: Path) -> Code:
+    """Copy the code as it is now to root/code; a copy that is there already is used again.
+
+    ConfigError where such a copy is not what its own list says.
+    """
+    folder = root.absolute() / "code"
+    if not folder.is_symlink() and not folder.exists():
+        _copy_code(folder)
+    digest = _recorded(folder)
+    differs = snapshot.difference(str(folder), digest)
+    if differs is not None:
+        raise ConfigError(snapshot.refusal(str(folder), differs))
+    return Code(folder, digest)
+
+
+def _copy_code(folder: Path) -> None:
     source = Path(__file__).resolve().parents[1]
-    partial = code.with_name(".code.partial")
+    partial = folder.with_name(".code.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, partial / package, ignore=NOT_CODE)
     documents.CHECKOUT.write(partial, checkout(source / PACKAGES[0]))
-    partial.rename(code)
-    return code
+    write_text(partial / snapshot.SUMS, snapshot.text_of(snapshot.sums(str(partial))))
+    partial.rename(folder)
+
+
+def _recorded(folder: Path) -> str:
+    """The digest that a copy's own list has."""
+    try:
+        return snapshot.digest_of((folder / snapshot.SUMS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        differs = f"it has no {snapshot.SUMS} that can be read"
+        raise ConfigError(snapshot.refusal(str(folder), differs)) from error
+
+
+def code_differs(job: SubmittedJob) -> str | None:
+    """Tell why a submitted run may not start with the code beside it; None if it may."""
+    folder = str(Path(job.plan) / "code")
+    differs = snapshot.difference(folder, job.code_sha256)
+    return None if differs is None else snapshot.refusal(folder, differs)
 
 
 def record(run_dir: Path, job: SubmittedJob) -> None:

@@ -16,23 +16,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from daas_dist import slurm
+from daas_dist import site, slurm, utf8
 from daas_dist.config import Config, ConfigError
 from daas_dist.doctor import preflight
 from daas_dist.escaping import output, told
 from daas_dist.overrides import to_path
+from daas_dist.site import ClusterFile
 from daas_dist.slurm import SlurmError
-from launch import estimate, executors, jobs, plan, resources, rundir
-from launch.plan import Plan
+from launch import estimate, executors, jobs, options, paths, plan, resources, rundir
+from launch.plan import Plan, Run
 from launch.resources import Resources
+from launch.rundir import Code
 from launch.table import Table
 
+UNKNOWN = "DIGEST"
 COMMANDS = ("status", "logs", "cancel", "resume", "list", "table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 where a cluster refuses; 2 for a wrong call or value, told in one line."""
+    if arguments is None:
+        utf8.start()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in COMMANDS:
@@ -52,16 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _submit(words: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_intermixed_args(words)
-    names = {each.name for each in fields(Resources)} - {"kind", "setup"}
-    asked = resources.load(given.cluster, {name: getattr(given, name) for name in names})
-    todo = _plan(given)
+    cluster = resources.cluster_file(given.cluster)
+    asked = resources.load(cluster, _flags(given))
+    todo = _plan(given, cluster)
+    paths.check(todo.root.absolute(), Path.cwd(), asked.kind == "slurm")
     rundir.check(todo)
     jobs.check_idle(todo)
     for run in todo.runs:
         _check_mesh(run.config, asked)
+    if given.prepare:
+        _check_plain(asked)
     _tell(todo, asked)
+    _check_images(todo, asked)
+    # Of code that is yet to be frozen the digest is not known.
+    shown = executors.Site(asked, Code(todo.root.absolute() / "code", UNKNOWN), Path.cwd())
     if asked.kind == "slurm":
-        _check_slurm(todo, asked, given.dry_run)
+        _check_slurm(todo, shown, given.dry_run)
+    elif given.dry_run:
+        print(executors.local_commands(todo, shown))
     if given.dry_run:
         return 0
     _check_disk(todo)
@@ -70,12 +84,23 @@ def _submit(words: Sequence[str]) -> int:
         jobs.check_idle(todo)
         code = rundir.prepare(todo)
         if given.prepare:
-            print(_twin(todo, asked))
+            print(_twin(todo, asked, code))
             return 0
         executors.submit(todo, executors.Site(asked, code, Path.cwd()))
     if asked.kind != "debug":
         print(jobs_told(todo))
     return 0
+
+
+def _flags(given: argparse.Namespace) -> dict[str, Any]:
+    """What of Resources the command line gives, by its keys."""
+    names = {each.name for each in fields(Resources)} - {"kind", "setup", *resources.NAMED}
+    return {
+        **{name: getattr(given, name) for name in names},
+        "sbatch": options.from_flags("--sbatch", given.sbatch),
+        "srun": options.from_flags("--srun", given.srun),
+        "environment": options.variables_from_flags(given.env),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("overrides", nargs="*", metavar="KEY=VALUE", help="stage=NAME or experiment=NAME, and more")
-    add("--cluster", default="slurm", help="a file of configs/cluster/ (default: slurm)")
+    add("--cluster", metavar="NAME|FILE", help="of configs/cluster/ (default: DAAS_CLUSTER, slurm)")
     add("--nodes", type=int)
     add("--gpus-per-node", type=int, help="a rank for each")
     add("--ranks-per-node", type=int, help="without GPUs")
@@ -95,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{name}")
     add("--signal-seconds", type=int, help="before its time limit, for a run to save")
     add("--array-parallelism", type=int, help="seeds that may run at once")
+    add("--sbatch", action="append", default=[], metavar="NAME=VALUE", help="an option of sbatch")
+    add("--srun", action="append", default=[], metavar="NAME=VALUE", help="an option of srun")
+    add("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the job")
+    add("--container-image", help="of pyxis, for the ranks")
+    add("--container-command", help="in front of the ranks' Python, as 'apptainer exec …'")
+    add("--python", help="of the ranks")
     add("--seeds", help="0-3 or 0,2,5: a run for each")
     add("--then", action="append", default=[], metavar="'stage=NAME …'", help="after each of them")
     add("--table", action="store_true", help="and a table of all, at the end")
@@ -103,19 +134,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(given: argparse.Namespace) -> Plan:
+def _plan(given: argparse.Namespace, cluster: ClusterFile) -> Plan:
     seeds = None if given.seeds is None else plan.parse_seeds(given.seeds)
     experiment = [word for word in given.overrides if word.startswith("experiment=")]
     if experiment:
         if given.then:
             raise ConfigError("--then has no effect: an experiment has its own stages")
         extra = [word for word in given.overrides if word not in experiment]
-        return plan.experiment(experiment[0].partition("=")[2], extra, seeds)
+        return plan.experiment(experiment[0].partition("=")[2], extra, seeds, cluster)
     if seeds is None and not given.then:
         if given.table:
             raise ConfigError("--table has no effect on one run; use it with --then or --seeds")
-        return plan.one(given.overrides)
-    return plan.chain(given.overrides, seeds, given.then, given.table)
+        return plan.one(given.overrides, cluster)
+    return plan.chain(given.overrides, seeds, given.then, given.table, cluster)
 
 
 def _check_mesh(config: Config, asked: Resources) -> None:
@@ -126,8 +157,31 @@ def _check_mesh(config: Config, asked: Resources) -> None:
         choose_data(config.mesh, asked.world, asked.ranks, search.architectures, search.batch_size)
 
 
-def _check_slurm(todo: Plan, asked: Resources, dry_run: bool) -> None:
-    text = executors.script(todo, asked, Path.cwd())
+def _check_images(todo: Plan, asked: Resources) -> None:
+    """The folder that a site names is there; of a cluster it may be on the nodes alone."""
+    for run in _one_of_each_group(todo):
+        if run.place is None or run.config.data.download:
+            continue
+        absent = site.absent(run.place)
+        if absent is not None and asked.kind != "slurm":
+            raise ConfigError(absent)
+        if absent is not None:
+            print(f"warning: on this machine {absent}", file=sys.stderr)
+
+
+def _check_plain(asked: Resources) -> None:
+    """What slurm/run.sbatch has no place for is refused, not left out."""
+    if asked.kind != "slurm":
+        raise ConfigError("--prepare has no effect: slurm/run.sbatch is for a cluster of Slurm's")
+    for name in ("setup", "srun", "environment", "container_image", "container_command", "python"):
+        if getattr(asked, name):
+            raise ConfigError(
+                f"{name} has no effect with --prepare: write it into a copy of slurm/run.sbatch"
+            )
+
+
+def _check_slurm(todo: Plan, shown: executors.Site, dry_run: bool) -> None:
+    asked, text = shown.resources, executors.script(todo, shown)
     if dry_run:
         print(output(text))
     if not slurm.available():
@@ -135,7 +189,7 @@ def _check_slurm(todo: Plan, asked: Resources, dry_run: bool) -> None:
             print("\nsbatch is not on PATH here: not asked whether it would take this")
             return
         raise ConfigError("sbatch is not on PATH: submit from a login node, or --cluster local")
-    refused = executors.test_only(text)
+    refused = executors.test_only(text) or executors.test_srun(todo, shown)
     if refused is not None:
         raise ConfigError(f"Slurm would not take it: {refused}")
     for check in preflight(asked.partition, asked.minutes, asked.signal_seconds):
@@ -158,37 +212,35 @@ def _check_disk(todo: Plan) -> None:
 
 
 def _tell(todo: Plan, asked: Resources) -> None:
-    gpus = f", {asked.gpus_per_node} GPUs a node" if asked.gpus_per_node else ""
+    gpus = f", {asked.gpus} GPUs a node" if asked.gpus else ""
     limit = f", {asked.minutes} minutes at a time" if asked.kind == "slurm" else ""
     ranks = f"{asked.nodes} node{'s' if asked.nodes > 1 else ''} × {asked.ranks} rank"
     count = f"{len(todo.runs)} run{'s' if len(todo.runs) > 1 else ''}"
     print(told(f"{todo.title}: {count} in {todo.root}"))
     print(f"each on {ranks}{'s' if asked.ranks > 1 else ''}{gpus}{limit}")
-    done: set[str] = set()
-    for run in todo.runs:
-        if run.group in done:
-            continue
-        done.add(run.group)
+    for run in _one_of_each_group(todo):
         passes = f"{estimate.passes(run.config):g} forward-backward passes a step"
         print(told(f"{run.group} ({run.config.stage}): {passes}"))
         near = todo.root.parent if todo.root.parent.exists() else Path("runs")
         print(f"  {told(estimate.hours(run.config, near))}")
+        if run.place is not None:
+            said = ", ".join(f"{key}={path}" for key, path in run.place.values.items())
+            print(told(f"  {said}, from {run.place.origin}"))
 
 
-def _twin(todo: Plan, asked: Resources) -> str:
+def _one_of_each_group(todo: Plan) -> list[Run]:
+    return list({run.group: run for run in reversed(todo.runs)}.values())[::-1]
+
+
+def _twin(todo: Plan, asked: Resources, code: Code) -> str:
     """The command that submits by the plain script."""
     script = Path(__file__).resolve().parents[1] / "slurm" / "run.sbatch"
-    lines = []
-    for run in todo.runs:
-        words = [
-            "sbatch", f"--nodes={asked.nodes}", f"--ntasks-per-node={asked.ranks}",
-            f"--time={asked.minutes}", *([f"--gpus-per-node={asked.gpus_per_node}"]
-            if asked.gpus_per_node else []),
-            str(script), str(run.run_dir.absolute()), str(todo.root.absolute() / "code"),
-            sys.executable,
-        ]  # fmt: skip
-        lines.append(shlex.join(words))
-    return "\n".join(lines)
+    given = executors.plain_options(asked)
+    last = [str(code.folder), code.digest, sys.executable]
+    return "\n".join(
+        shlex.join(["sbatch", *given, str(script), str(run.run_dir.absolute()), *last])
+        for run in todo.runs
+    )
 
 
 def jobs_told(todo: Plan) -> str:
@@ -197,7 +249,9 @@ def jobs_told(todo: Plan) -> str:
         for run in todo.runs
         for job in [rundir.submitted(run.run_dir)]
     ]
-    return "\n".join([*lines, told(f"python launch/submit.py status {todo.root}")])
+    folder = f"./{todo.root}" if str(todo.root).startswith("-") else str(todo.root)
+    command = shlex.join(["python", "launch/submit.py", "status", folder])
+    return "\n".join([*lines, told(command)])
 
 
 # --- Looking after -------------------------------------------------------------------------------

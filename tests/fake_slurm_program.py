@@ -54,6 +54,9 @@ def main(path: Path, command: str, arguments: list[str]) -> None:
         for name, job in state["jobs"].items():
             if job["JobState"] != "CANCELLED":
                 print(f"{name}|{job['JobState']}|({job['Reason']})|N/A|1-00:00:00")
+    elif command == "srun":
+        state["srun"] = [*state.get("srun", []), arguments]
+        print("slurm-wlm 22.05.8")
     elif command == "scancel":
         for name in arguments:
             state["jobs"][name]["JobState"] = "CANCELLED"

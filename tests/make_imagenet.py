@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from daas_dist.data import fashion_mnist
+from daas_dist.shards import build, sources
 from daas_dist.shards.sources import DEVKIT_ARCHIVE, TRAIN_ARCHIVE, VAL_ARCHIVE
 
 SIDES = (375, 500)
@@ -61,6 +62,19 @@ def make(
     found.archives.mkdir()
     _pack(found, sorted(validation))
     return found
+
+
+def shards_of_all_classes(out: Path) -> None:
+    """Shards of as many classes as ImageNet has, a few plain pictures each, where searches look."""
+    for part, count in (("train", 2), ("val", 1)):
+        for label in range(1000):
+            folder = out.parent / f"{out.name} pictures" / part / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                colour = (label % 256, label // 4, 90 * i)
+                Image.new("RGB", (24, 20), colour).save(folder / f"{i}.jpg")
+        pictures = out.parent / f"{out.name} pictures" / part
+        build.build(sources.from_folder(pictures), out / part, build.Recipe(part))
 
 
 class _Pictures:

@@ -48,6 +48,14 @@ class Cluster:
     def submit(self, *words: str) -> str:
         return self.ask(sys.executable, str(SUBMIT), *words)
 
+    def try_submit(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return self.run(sys.executable, str(SUBMIT), *words)
+
+    def submit_in(self, folder: Path, *words: str) -> str:
+        done = self.run_in(folder, sys.executable, str(SUBMIT), *words)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
     def states(self, *run_dirs: Path) -> list[dict[str, Any]]:
         return json.loads(self.submit("status", "--json", *map(str, run_dirs)))
 

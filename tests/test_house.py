@@ -30,12 +30,13 @@ FLOORS = [
         "progress",
         "rules",
         "published",
+        "utf8",
     },
     {"policy", "evaluation", "optimiser"},
     {"daas", "transform", "inputs"},
     {"estimators", "per_image", "finite"},
     {"schema", "runlog", "mesh", "data", "models"},
-    {"config", "checkpoint", "connect", "result", "trained", "deal", "shards", "engine"},
+    {"site", "config", "checkpoint", "connect", "result", "trained", "deal", "shards", "engine"},
     {"enough"},
     {"telemetry", "dataset", "job", "budget"},
     {"state", "rows"},
@@ -49,8 +50,8 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 LAUNCH = PACKAGE.with_name("launch")
 LAUNCH_FLOORS = [
-    {"resources", "plan", "rank", "attempt", "table", "estimate"},
-    {"rundir"},
+    {"options", "paths", "plan", "rank", "attempt", "snapshot", "table", "estimate"},
+    {"resources", "rundir"},
     {"local"},
     {"executors"},
     {"jobs"},

@@ -45,7 +45,7 @@ def test_a_dry_run_prints_all_and_makes_nothing(
     for line in ("nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=6", "mem=64G",
                  "account=vision", "requeue", "signal=USR2@90", "open-mode=append"):  # fmt: skip
         assert f"#SBATCH --{line}" in told
-    assert "--kill-on-bad-exit=1" in told and "launch.attempt after $?" in told
+    assert "--kill-on-bad-exit=1" in told and "launch.attempt after" in told
     assert not slurm.read()["jobs"] and not (tmp_path / "runs").exists()
 
 
@@ -75,7 +75,7 @@ def test_what_the_job_reads_is_frozen(
     assert not list(run_dir.glob("code/**/__pycache__"))
     assert "commit" in json.loads((run_dir / "code" / "checkout.json").read_text())
     script = slurm.read()["jobs"]["1"]["script"]
-    assert f"PYTHONPATH={run_dir}/code" in script and f"--chdir={tmp_path}" in script
+    assert f"--chdir={tmp_path}" in script and "PYTHONPATH" not in script
     assert [row["event"] for row in read_rows(run_dir / "events.jsonl")[0]] == ["submitted"]
     assert "job 1" in capsys.readouterr().out
 

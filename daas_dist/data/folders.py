@@ -155,7 +155,9 @@ def _free_memory() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         # Counts the page cache, which gives way.
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        lines = dict(
+            line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines()
+        )
         free = [int(lines["MemAvailable"].split()[0]) * 1024]
     for used, most in (
         ("memory.current", "memory.max"),
@@ -163,9 +165,9 @@ def _free_memory() -> int:
     ):
         group = Path("/sys/fs/cgroup")
         if (group / used).is_file() and (group / most).is_file():
-            bound = (group / most).read_text().strip()
+            bound = (group / most).read_text(encoding="utf-8").strip()
             if bound != "max":
-                free.append(max(0, int(bound) - int((group / used).read_text())))
+                free.append(max(0, int(bound) - int((group / used).read_text(encoding="utf-8"))))
     return min(free)
 
 

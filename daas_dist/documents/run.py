@@ -90,6 +90,8 @@ class SubmittedJob:
     cwd: PathText
     command: list[str]
     submitted: Moment = 0.0
+    code_sha256: str = ""
+    """Of the frozen code; launch/snapshot.py has how."""
 
 
 JOB = Document(SubmittedJob, "job.json", "get it back from a copy, or submit the run again")
@@ -112,6 +114,11 @@ class LocalPlan:
     threads: Count | None
     table: bool
     runs: list[LocalRun] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    front: list[str] = field(default_factory=list)
+    """Words before Python: of a container."""
+    python: str | None = None
+    """None: the one that runs launch.local."""
 
     def __post_init__(self) -> None:
         names = {run.name for run in self.runs}

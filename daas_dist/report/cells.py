@@ -90,7 +90,11 @@ def drawing(genotype: Genotype, kind: str, name: str) -> str:
     if dot is None:
         return f"{_table(genotype, kind)}<p class='lead'>{MISSING}</p>"
     drawn = subprocess.run(
-        [dot, "-Tsvg"], input=source(genotype, kind), capture_output=True, text=True, check=True
+        [dot, "-Tsvg"],
+        input=source(genotype, kind),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     # Width by the drawing's own, so that the writing has one size in every cell; in a narrow column
     # it shrinks a little and then scrolls.

@@ -120,7 +120,7 @@ def build(
 @contextmanager
 def _alone(out: Path) -> Generator[None]:
     """DataError while another process builds there; the lock goes with its process."""
-    with (out / LOCK).open("w") as file:
+    with (out / LOCK).open("w", encoding="utf-8") as file:
         patience = time.monotonic() + DYING
         while True:
             try:
