@@ -225,7 +225,7 @@ def place() -> str:
     """Where process numbers are unique: the boot of a kernel and its name space of processes.
     Containers have the host name that they are given, machines that were cloned the same."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return platform.node()

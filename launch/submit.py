@@ -10,6 +10,7 @@ What is not a flag is KEY=VALUE, as `daas run` takes it.
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -184,6 +185,9 @@ def _check_slurm(todo: Plan, shown: executors.Site, dry_run: bool) -> None:
     asked, text = shown.resources, executors.script(todo, shown)
     if dry_run:
         print(output(text))
+    name = options.overriding(os.environ, executors.given_options(text))
+    if name is not None:
+        raise ConfigError(f"{name} is set, and counts more than the job's own lines: unset {name}")
     if not slurm.available():
         if dry_run:
             print("\nsbatch is not on PATH here: not asked whether it would take this")

@@ -13,9 +13,9 @@ import pytest
 from fake_slurm import FakeSlurm
 from site_scripts import SEARCH, refused, script, site_file, srun_line
 
-from daas_dist import config
+from daas_dist import config, overrides
 from daas_dist.config import ConfigError
-from launch import executors, paths, plan, rundir, submit
+from launch import executors, paths, rundir, submit
 from launch.plan import Plan, Run
 from launch.resources import Resources
 from launch.rundir import Code
@@ -35,7 +35,7 @@ ODD = ("a b", "it's", 'say "hi"', "$HOME", "$(id)", "`id`", "a;b", "a&b", "100%"
 
 
 def quoted(path: Path) -> str:
-    return plan._set("run_dir", str(path))  # pyright: ignore[reportPrivateUsage]
+    return f"run_dir={overrides.quoted(str(path))}"
 
 
 @pytest.fixture(scope="module")
