@@ -15,6 +15,7 @@ from site_scripts import SEARCH, refused, script, site_file, srun_line
 
 from daas_dist import config, overrides
 from daas_dist.config import ConfigError
+from daas_dist.documents.run import Checkout
 from launch import executors, paths, rundir, submit
 from launch.plan import Plan, Run
 from launch.resources import Resources
@@ -167,7 +168,8 @@ def start(text: str, folder: Path) -> tuple[int, str, bool]:
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on another checkout is frozen."""
-    monkeypatch.setattr(rundir, "checkout", lambda _: {"commit": "another"})
+    other = Checkout("0" * 40, dirty=True, diff_sha256="1" * 64)
+    monkeypatch.setattr(rundir, "checkout", lambda _: other)
 
 
 def told(run_dir: Path) -> list[str]:
