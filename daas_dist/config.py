@@ -5,10 +5,11 @@ run directory and never configs/. Whatever is wrong (a misspelt key, a wrong typ
 impossible) is a ConfigError of one sentence that names the key, its value and what is allowed.
 """
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_type_hints
@@ -20,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -200,12 +201,9 @@ def _compose(overrides: Sequence[str], cluster: ClusterFile | None) -> Compositi
     overridden = settings(arguments)
     typed = texts(arguments)
     try:
-        with initialize_config_dir(str(directory()), version_base="1.3"):
-            plain = [text for text in arguments if not _is_text(text)]
-            made = compose("config", overrides=plain, return_hydra_config=True)
-        data = str(made.hydra.runtime.choices["data"])
-        with open_dict(made):
-            del made["hydra"]
+        plain = tuple(text for text in arguments if not _is_text(text))
+        found, data = _by_hydra(plain, directory(), _edited(directory()))
+        made = copy.deepcopy(found)
         for key, value in typed.items():
             OmegaConf.update(made, key, value)
         values = OmegaConf.to_container(made, resolve=True)
@@ -221,6 +219,24 @@ def _compose(overrides: Sequence[str], cluster: ClusterFile | None) -> Compositi
             values["data"][key.partition(".")[2]] = path
     _go_home(values)
     return Composition(values, data, place)
+
+
+@lru_cache(maxsize=32)
+def _by_hydra(plain: tuple[str, ...], configs: Path, edited: int) -> tuple[DictConfig, str]:
+    """(the composition, the NAME of data=NAME). Half a second, and a submission asks often.
+
+    edited: when configs/ was, so that an older composition is not taken for it.
+    """
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        made = compose("config", overrides=list(plain), return_hydra_config=True)
+    data = str(made.hydra.runtime.choices["data"])
+    with open_dict(made):
+        del made["hydra"]
+    return made, data
+
+
+def _edited(configs: Path) -> int:
+    return max(path.stat().st_mtime_ns for path in configs.rglob("*"))
 
 
 def files(overrides: Sequence[str]) -> list[str]:

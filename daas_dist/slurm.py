@@ -6,6 +6,7 @@ Times are seconds since 1970, as elsewhere; Slurm's own are local.
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from datetime import datetime
 SECONDS = 30
 """How long one of Slurm's commands may take; a controller that is busy answers late."""
 TRIES = 3
+SLURMD_PORT = 6818
+"""Slurm's default."""
+ANSWERS = 5.0
+"""Seconds in which a node that has power takes a connection."""
 
 
 class SlurmError(RuntimeError):
@@ -38,6 +43,8 @@ class JobState:
     limit: float | None
     """Seconds that it may run; None without a limit."""
     ran: float
+    batch_host: str
+    """The node of its script; "" where it has none yet."""
 
     @property
     def left(self) -> float:
@@ -83,6 +90,7 @@ def parse_job(identifier: str, line: str) -> JobState:
         ends=_time(fields.get("EndTime", "")),
         limit=duration(fields.get("TimeLimit", "")),
         ran=duration(fields.get("RunTime", "")) or 0.0,
+        batch_host=fields.get("BatchHost", ""),
     )
 
 
@@ -140,8 +148,22 @@ def cancel(identifiers: Sequence[str]) -> None:
 
 def node_address(name: str) -> str:
     """How the controller reaches a node: an address, or a name that resolves somewhere."""
-    found = re.search(r"NodeAddr=(\S+)", _ask("scontrol", "show", "node", "-o", name))
-    return found.group(1) if found else name
+    return _node(name).get("NodeAddr", name)
+
+
+def answers(name: str) -> bool:
+    """Ask a node itself, as the controller may need minutes to see that it is lost. SlurmError."""
+    node = _node(name)
+    place = node.get("NodeAddr", name), int(node.get("Port", SLURMD_PORT))
+    try:
+        socket.create_connection(place, timeout=ANSWERS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _node(name: str) -> dict[str, str]:
+    return dict(re.findall(r"(\S+?)=(\S*)", _ask("scontrol", "show", "node", "-o", name)))
 
 
 def host_names(node_list: str) -> list[str]:

@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ OWN_RANKS = 90.0
 """Seconds in which ranks of the same job may still be leaving, or killed."""
 STOPPED = 5
 """The job's exit status where it did not finish: whatever waits for its result does not start."""
+HERE = 6
+"""Of `after`: the ranks start anew on the nodes that are left (sbatch's option no-kill)."""
+NO_KILL = "DAAS_NO_KILL"
+"""The variable that says so in such a job."""
 
 
 def before(run_dir: Path, identifier: str | None = None) -> int:
@@ -76,11 +81,12 @@ def _before(run_dir: Path, identifier: str | None) -> int:
 
 
 def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
-    """How an attempt ended: done | failed | stalled | cancelled | stopped | again | refused.
+    """How an attempt ended: done | failed | stalled | cancelled | stopped | again | here | refused.
 
     "again" is a run that shall come back: its job was put back into Slurm's queue, or it is to the
-    caller to start it. What happened stands in events.jsonl. "refused" is an attempt on a run that
-    another job has, of which there is nothing to note.
+    caller to start it. "here" is one that starts anew at once, in the same job, on the nodes that
+    are left: the options for srun are printed. What happened stands in events.jsonl. "refused" is
+    an attempt on a run that another job has, of which there is nothing to note.
     """
     try:
         with alone(run_dir):
@@ -123,6 +129,12 @@ def _after(run_dir: Path, status: int, identifier: str | None) -> str:
         if deaths(_events(run_dir), position) >= LIVES:
             _stall(log, position, f"status {status}")
             return "stalled"
+        nodes = _nodes_left() if identifier is not None and NO_KILL in os.environ else []
+        if nodes:
+            where = _where(job) | {"nodes": ",".join(nodes)}
+            log.event("attempt", position=position, **where)
+            print(*_step(nodes))
+            return "here"
     if identifier is not None:  # also where Slurm did not answer about it
         try:
             slurm.requeue(identifier)
@@ -131,6 +143,27 @@ def _after(run_dir: Path, status: int, identifier: str | None) -> str:
             return "stopped"
     log.event("requeued", cause=cause)
     return "again"
+
+
+def _nodes_left() -> list[str]:
+    """The nodes of this job that answer; none where that cannot be asked."""
+    try:
+        names = slurm.host_names(os.environ.get("SLURM_JOB_NODELIST", ""))
+        with ThreadPoolExecutor(len(names) or 1) as asking:
+            there = list(asking.map(slurm.answers, names))
+    except SlurmError as error:
+        print(told(error), file=sys.stderr)
+        return []
+    return [name for name, answers in zip(names, there, strict=True) if answers]
+
+
+def _step(nodes: Sequence[str]) -> list[str]:
+    """The options of srun for as many ranks on each node as before."""
+    ranks = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1"))
+    return [
+        f"--nodes={len(nodes)}", f"--ntasks={len(nodes) * ranks}", f"--ntasks-per-node={ranks}",
+        f"--nodelist={','.join(nodes)}",
+    ]  # fmt: skip
 
 
 def why_ended(events: Sequence[dict[str, Any]], job: JobState | None) -> str:
@@ -242,7 +275,8 @@ def _where(job: JobState | None) -> dict[str, Any]:
     return place
 
 
-def _mine(run_dirs: Sequence[str]) -> Path:
+def own(run_dirs: Sequence[str]) -> Path:
+    """Return this task's of the run directories of a job array, or the only one."""
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     return Path(run_dirs[int(task) if task and len(run_dirs) > 1 else 0])
 
@@ -251,12 +285,13 @@ def main(arguments: Sequence[str]) -> int:
     identifier, first = slurm.job_id(), arguments[0] == "before"
     try:
         if first:
-            return before(_mine(arguments[1:]), identifier)
-        verdict = after(_mine(arguments[2:]), int(arguments[1]), identifier)
+            return before(own(arguments[1:]), identifier)
+        verdict = after(own(arguments[2:]), int(arguments[1]), identifier)
     except (ValueError, OSError) as error:  # no file to write events to: nothing can be promised
         print(told(error), file=sys.stderr)
         return REFUSED if first else STOPPED
-    return {"done": 0, "again": 0, "failed": 1, "stalled": 1, "refused": 1}.get(verdict, STOPPED)
+    statuses = {"done": 0, "again": 0, "failed": 1, "stalled": 1, "refused": 1, "here": HERE}
+    return statuses.get(verdict, STOPPED)
 
 
 if __name__ == "__main__":

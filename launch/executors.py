@@ -26,6 +26,7 @@ from daas_dist.documents import run as documents
 from daas_dist.documents.run import LocalPlan, LocalRun, SubmittedJob
 from daas_dist.redact import redacted
 from launch import local, options, rundir, snapshot
+from launch.attempt import HERE, NO_KILL
 from launch.plan import Plan, Run
 from launch.rank import Rank
 from launch.resources import Resources
@@ -34,6 +35,8 @@ from launch.table import Table
 
 WAIT = 120
 """Seconds that srun leaves the other ranks once one has ended: rank 0 may be saving."""
+WAIT_HERE = 15
+"""The same where the ranks that are left start anew in the same job, and time is what counts."""
 TABLE_MINUTES = 10
 STARTS = 30.0
 """Seconds that launch.local may take to start."""
@@ -135,7 +138,7 @@ def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[
     name = _name(plan) if alone else f"{_name(plan)}/{runs[0].group}"
     directories = [str(run.run_dir.absolute()) for run in runs]
     before = shlex.join(site.code.run("launch.attempt", "before", *directories))
-    after = site.code.run("launch.attempt", "after")
+    wait = WAIT_HERE if site.resources.no_kill else WAIT
     executor.update_parameters(
         **_parameters(name, site, "afterok", parents),
         array_parallelism=site.resources.array_parallelism,
@@ -146,14 +149,31 @@ def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[
             "trap : TERM  # bash waits for its ranks, which save, and goes on to the last line",
         ],
         # A dead rank ends the step, and the others do not wait for it.
-        srun_args=["--kill-on-bad-exit=1", f"--wait={WAIT}", *_srun(site, runs)],
-        teardown=[
-            "status=$?",
-            "whole",
-            f'exec {shlex.join(after)} "$status" {shlex.join(directories)}',
-        ],
+        srun_args=["--kill-on-bad-exit=1", f"--wait={wait}", *_srun(site, runs)],
+        teardown=_teardown(site, runs, directories),
     )
     return executor
+
+
+def _teardown(site: Site, runs: Sequence[Run], directories: Sequence[str]) -> list[str]:
+    """The lines of a job's script after its ranks: what became of them, and what comes then."""
+    asks = shlex.join(site.code.run("launch.attempt", "after"))
+    after = f'{asks} "$status" {shlex.join(directories)}'
+    if not site.resources.no_kill:
+        return ["status=$?", "whole", f"exec {after}"]
+    ranks = site.code.run("launch.rank", *directories, python=site.resources.rank_python)
+    given = ["--unbuffered", "--kill-on-bad-exit=1", f"--wait={WAIT_HERE}", *_srun(site, runs)]
+    step = f"{shlex.join(given)} {shlex.join([*site.resources.front, *ranks])}"
+    return [
+        "status=$?",
+        "whole",
+        f"while where=$({after}); verdict=$?; [ $verdict = {HERE} ]; do",
+        f"  srun --overlap $where {step}  # on the nodes that are left",
+        "  status=$?",
+        "  whole",
+        "done",
+        "exit $verdict",
+    ]
 
 
 def _name(plan: Plan) -> str:
@@ -206,6 +226,7 @@ def _setup(site: Site) -> list[str]:
         *(f"export {name}={shlex.quote(v)}" for name, v in resources.environment.items()),
         "set +eu  # a line below may fail, and the last one shall still be reached",
         *_whole(site.code),
+        *([f"export {NO_KILL}=1"] if resources.no_kill else []),
         "export SLURM_EXPORT_ENV=ALL  # or ranks lack what is set here, where SBATCH_EXPORT=NONE",
         # srun does not inherit it since Slurm 22.05.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',

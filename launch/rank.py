@@ -1,7 +1,9 @@
 """What each rank of a job does. It is given the run directory, and nothing else: the configuration
 is the frozen one, and the state is what the newest whole checkpoint has.
 
-    python -m launch.rank RUN_DIR    under srun or torchrun, or as one process
+    python -m launch.rank RUN_DIR…    under srun or torchrun, or as one process
+
+Of several run directories, those of a job array, the task's is taken.
 """
 
 import fcntl
@@ -19,10 +21,11 @@ from pathlib import Path
 from daas_dist import cli, config, slurm, stopping
 from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
 from daas_dist.documents.whole import Document
-from daas_dist.faults import PeerLost
+from daas_dist.faults import PEER_LOST, PeerLost
 from daas_dist.lock import Lock, Occupied
 from daas_dist.runlog import write_json, write_text
 from daas_dist.slurm import SlurmError
+from launch.attempt import NO_KILL, own
 
 CONFIG = "config.yaml"
 PORTS = range(15_000, 32_000)
@@ -67,7 +70,18 @@ def work(run_dir: Path) -> int:
         with suppress(OSError, Occupied), Lock(run_dir):
             if not (run_dir / "DONE").exists() and not (run_dir / "FAILED").exists():
                 write_text(run_dir / "FAILED", f"{why}\n")
+    if status == PEER_LOST and NO_KILL in os.environ:
+        _come_back()
     return 0 if (run_dir / "DONE").exists() else status
+
+
+def _come_back() -> None:
+    """Put a job back into the queue that lost the node of its script, which would do it else."""
+    identifier = slurm.job_id()
+    with suppress(SlurmError):  # another rank was faster, or Slurm will see it itself
+        job = None if identifier is None else slurm.job(identifier)
+        if job is not None and job.batch_host and not slurm.answers(job.batch_host):
+            slurm.requeue(job.id)
 
 
 # --- Who is where --------------------------------------------------------------------------------
@@ -189,4 +203,4 @@ def interface_of(address: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(Path(sys.argv[1])))
+    sys.exit(work(own(sys.argv[1:])))

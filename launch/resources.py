@@ -134,6 +134,11 @@ class Resources:
         return self.python or (sys.executable if self.container_image is None else "python3")
 
     @property
+    def no_kill(self) -> bool:
+        """Whether a job shall go on with the nodes that are left where one is lost."""
+        return self.sbatch.get("no-kill") not in (None, False, "off")
+
+    @property
     def world(self) -> int:
         return self.nodes * self.ranks
 

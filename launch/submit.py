@@ -155,7 +155,12 @@ def _check_mesh(config: Config, asked: Resources) -> None:
         from daas_dist.mesh import choose_data  # torch takes seconds to import
 
         search = config.search
-        choose_data(config.mesh, asked.world, asked.ranks, search.architectures, search.batch_size)
+        fewest = 1 if asked.no_kill else asked.nodes  # it goes on with the nodes that are left
+        for nodes in range(fewest, asked.nodes + 1):
+            choose_data(
+                config.mesh, nodes * asked.ranks, asked.ranks, search.architectures,
+                search.batch_size,
+            )  # fmt: skip
 
 
 def _check_images(todo: Plan, asked: Resources) -> None:
@@ -174,6 +179,8 @@ def _check_plain(asked: Resources) -> None:
     """What slurm/run.sbatch has no place for is refused, not left out."""
     if asked.kind != "slurm":
         raise ConfigError("--prepare has no effect: slurm/run.sbatch is for a cluster of Slurm's")
+    if asked.no_kill:
+        raise ConfigError("sbatch: no-kill has no effect with --prepare: submit without it")
     for name in ("setup", "srun", "environment", "container_image", "container_command", "python"):
         if getattr(asked, name):
             raise ConfigError(

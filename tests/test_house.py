@@ -50,8 +50,8 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 LAUNCH = PACKAGE.with_name("launch")
 LAUNCH_FLOORS = [
-    {"options", "paths", "plan", "rank", "attempt", "snapshot", "table", "estimate"},
-    {"resources", "rundir"},
+    {"options", "paths", "plan", "attempt", "snapshot", "table", "estimate"},
+    {"resources", "rundir", "rank"},
     {"local"},
     {"executors"},
     {"jobs"},

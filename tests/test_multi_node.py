@@ -14,6 +14,7 @@ import pytest
 import torture
 from whole_runs import PATIENCE, events, finish, needs_fashion_mnist, steps, wait
 
+from daas_dist import config
 from daas_dist.data import FASHION_MNIST_ROOT
 from daas_dist.site import DATA
 
@@ -111,9 +112,8 @@ def test_every_command_of_the_page(machines: dict[str, Machine], tmp_path: Path)
     end(begin(go_on, machines, tmp_path), tmp_path)
     end(begin(found, machines, tmp_path), tmp_path)
     assert (run_dir / "DONE").exists() and events(run_dir, "resumed")
-    assert (
-        f"root: {tmp_path}/data of 10.0.0.1/fashion_mnist" in (run_dir / "config.yaml").read_text()
-    )
+    root = config.load_frozen(run_dir / "config.yaml").data.root
+    assert root == f"{tmp_path}/data of 10.0.0.1/fashion_mnist"
     peaceful = tmp_path / "peaceful"
     words = ["stage=search_fashion", "preset=tiny", *MORE, f'run_dir="{peaceful}"']
     finish("daas_dist", *words)

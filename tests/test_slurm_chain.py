@@ -30,7 +30,7 @@ def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
         assert found["train-seed1"]["why"] == "search-seed1 did not finish"
         assert not events(root / "train-seed1", "attempt")
         table = (root / "table.md").read_text()
-        assert "| train | found / found | 1 |" in table
+        assert "| `train` | `found / found` | 1 |" in table
         assert "Not finished: search-seed1, train-seed1" in table
         # And again, as its owner thinks better of it.
         (root / "search-seed1" / "STOP").unlink()
@@ -38,7 +38,7 @@ def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
         wait(lambda: (root / "train-seed1" / "DONE").exists(), "the resumed training")
         cluster.submit("table", str(root))
         table = (root / "table.md").read_text()
-        assert "| train | found / found | 2 |" in table and "Not finished" not in table
+        assert "| `train` | `found / found` | 2 |" in table and "Not finished" not in table
     finally:
         cluster.devcluster("down")
     assert not cluster.orphans()

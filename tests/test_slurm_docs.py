@@ -43,4 +43,4 @@ def test_every_command_of_the_page(cluster: Cluster, tmp_path: Path) -> None:
     wait(lambda: (runs / "seeds" / "table.md").exists(), "the table")
     wait(lambda: all((runs / name / "DONE").exists() for name in ("mine", "local")), "their end")
     table = (runs / "seeds" / "table.md").read_text()
-    assert "| train | found / found | 2 |" in table and "Not finished" not in table
+    assert "| `train` | `found / found` | 2 |" in table and "Not finished" not in table

@@ -69,20 +69,6 @@ def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
     assert events(run_dir, "stopped")[0]["reason"] == "SIGUSR2"
 
 
-def test_a_lost_node_costs_no_result(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    cluster.submit("--nodes", "2", *words(run_dir))
-    with held(run_dir):
-        cluster.devcluster("lose", "n2")
-    wait(lambda: len(events(run_dir, "attempt")) > 1 or "PENDING" in cluster.state(run_dir))
-    cluster.devcluster("mend", "n2")
-    if len(events(run_dir, "attempt")) == 1:
-        cluster.let_go(run_dir)
-    wait(lambda: completed(cluster, run_dir), "its end")
-    torture.same(run_dir, peaceful)
-    assert len(events(run_dir, "attempt")) == 2
-
-
 def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cluster.submit("--nodes", "1", *words(run_dir))
