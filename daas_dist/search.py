@@ -131,16 +131,20 @@ class Search:
         """One step of Algorithm 1: α, β by Eq. (9) and γ by Eq. (13), then θ by Eq. (14).
 
         A number that is not finite is seen by all ranks before the update that it would enter:
-        FloatingPointError, or the step goes no further and why is returned (search.non_finite).
+        FloatingPointError, or the step is left out whole and why is returned (search.non_finite):
+        α, β, γ and all that stands behind them are as they were before it.
         """
+        skips = self.config.search.non_finite == "skip"
+        put_back = self.state.keep() if skips else None
         try:
             self._step()
             self.state.skips = 0
             left_out = ""
         except FloatingPointError as error:
             settings = self.config.search
-            if settings.non_finite == "raise" or self.state.skips == settings.most_skips:
+            if put_back is None or self.state.skips == settings.most_skips:
                 raise
+            put_back()
             self.state.skips += 1
             left_out = str(error)
         self.state.step += 1

@@ -1,5 +1,7 @@
 """All that a step of the search changes, and how it starts, is saved and loaded."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +96,28 @@ class SearchState:
             "seconds": self.seconds,
             "interval": self.interval.sums,
         }
+
+    def keep(self) -> Callable[[], None]:
+        """Copy what the first half of a step changes; returns what puts it back, bit for bit.
+
+        θ and its optimiser are not among it: they change last, when all of a step is known to be
+        finite. Evidence and running gradients are replaced by a step, never changed.
+        """
+        learned = [self.alpha, self.beta, *self.gamma.tensors()]
+        values = [value.detach().clone() for value in learned]
+        optimisers = [self.architecture_optimiser, self.policy_optimiser]
+        states = [copy.deepcopy(optimiser.state_dict()) for optimiser in optimisers]
+        evidence, val_grad, price = self.evidence, self.val_grad, self.price
+
+        def put_back() -> None:
+            with torch.no_grad():
+                for value, there in zip(learned, values, strict=True):
+                    value.copy_(there)
+            for optimiser, there in zip(optimisers, states, strict=True):
+                optimiser.load_state_dict(there)
+            self.evidence, self.val_grad, self.price = evidence, val_grad, price
+
+        return put_back
 
     def load(self, saved: dict[str, Any]) -> None:
         self.step, self.skips = saved["step"], saved["skips"]

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from golden import digest
 from ranks import forks, in_ranks
 
 from daas_dist import augment, daas, per_image
 from daas_dist import config as configuration
+from daas_dist import search as search_module
 from daas_dist.daas import Contribution
 from daas_dist.data import Images
-from daas_dist.estimators import Evidence, normal_scores
+from daas_dist.estimators import ESTIMATORS, Evidence, normal_scores
 from daas_dist.finite import check_terms
 from daas_dist.mesh import Mesh
 from daas_dist.models.network import Network
@@ -200,6 +202,75 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> Non
     assert all(torch.equal(value, before[name]) for name, value in parameters(run).items())
     with pytest.raises(FloatingPointError, match="step 3"):
         run.step()
+
+
+WAYS = [
+    *(["search.estimator=" + name] for name in ESTIMATORS),
+    ["search.estimator=natural", "search.reuse_gradients=true"],
+    ["search.target=architecture"],
+    ["search.estimator=per_image", "search.max_parameters=9000"],
+    [*POLICY, "search.estimator=natural"],
+]
+
+
+def poison_weights(monkeypatch: pytest.MonkeyPatch, run: Search, step: int) -> None:
+    """At that step the gradient of Eq. (14), of which the first half knows nothing, is NaN."""
+    inside = search_module.weight_gradient
+
+    def poisoned(gradients: Any) -> Any:
+        found = inside(gradients)
+        if run.state.step == step:
+            return {name: value * torch.nan for name, value in found.items()}
+        return found
+
+    monkeypatch.setattr(search_module, "weight_gradient", poisoned)
+
+
+def all_of(run: Search) -> str:
+    """A digest of all that a checkpoint holds, but for counts of time and work."""
+    saved = run.state.save()
+    for name in ("step", "skips", "passes", "seconds", "interval"):
+        del saved[name]
+    return digest(saved)
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=" ".join)
+@pytest.mark.parametrize("half", ["first", "second"])
+def test_a_step_that_is_left_out_is_left_out_whole(
+    half: str, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = search("search.warmup_epochs=0", "search.non_finite=skip", *ways)
+    run.step()
+    before = all_of(run)
+    run.step()
+    assert all_of(run) != before  # nothing is equal because nothing moves
+    before = all_of(run)
+    if half == "first":
+        poison(run, 2)
+    else:
+        poison_weights(monkeypatch, run, 2)
+    assert "step 2" in run.step() and all_of(run) == before
+    if half == "second":
+        assert run.step() == "" and all_of(run) != before
+
+
+@forks
+def test_two_ranks_leave_out_the_same_step_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(mesh: Mesh) -> list[str]:
+        words = [*TINY, "search.warmup_epochs=0", "search.non_finite=skip"]
+        config = configuration.load(words)
+        data = SearchData(images(32, 1), images(32, 2), [0.0], [1.0])
+        run = Search(config, data, build_network(config, 3), mesh, torch.device("cpu"))
+        poison_weights(monkeypatch, run, 1)
+        run.step()
+        seen = [all_of(run)]
+        for _ in range(2):
+            run.step()
+            seen.append(all_of(run))
+        return seen
+
+    first, second = in_ranks(2, task)
+    assert first == second and first[0] == first[1] != first[2]
 
 
 @forks
