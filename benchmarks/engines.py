@@ -20,16 +20,16 @@ import time
 import torch
 from planted_truth import smaller
 
-from daas_dist import config as configuration
-from daas_dist.connect import connect
+from daas_dist.config import load as configuration
+from daas_dist.config.schema import ARCHITECTURES
 from daas_dist.data import Images
-from daas_dist.dataset import DataSet, load_data
-from daas_dist.engine.cut import cut
-from daas_dist.mesh import Mesh
+from daas_dist.data.dataset import DataSet, load_data
+from daas_dist.distributed.connect import connect
+from daas_dist.distributed.cut import cut
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import Part
-from daas_dist.rows import Row
-from daas_dist.schema import ARCHITECTURES
-from daas_dist.training import Training
+from daas_dist.training.loop import Training
+from daas_dist.training.rows import Row
 
 STAGE = (
     "stage=train_fashion", "train.epochs=1000", "data.limit=2048", "data.test_limit=100",

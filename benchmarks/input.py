@@ -4,9 +4,9 @@
 
 Every way but the first, which throws its crops away, gives batches of 64 random resized crops of
 224 pixels, mirrored at random, as uint8, of the same JPEGs of ImageNet's size
-(tests/make_imagenet.py); the ways take turns, and the ratios to the bare loops are medians over the
-rounds. Then how long a start and a resume in mid-epoch take with a manifest of 1,281,167 samples
-(its shards have holes where pictures would be).
+(tests/support/make_imagenet.py); the ways take turns, and the ratios to the bare loops are medians
+over the rounds. Then how long a start and a resume in mid-epoch take with a manifest of 1,281,167
+samples (its shards have holes where pictures would be).
 """
 
 import argparse
@@ -45,8 +45,8 @@ from daas_dist.data import Batches, Crop, Feed, Order, open_shards
 from daas_dist.data.crops import Parts
 from daas_dist.data.decode import quiet
 from daas_dist.data.manifest import ROW, Manifest, Shard, publish
+from daas_dist.data.sharding import build, sources
 from daas_dist.rng import WHOLE, stream
-from daas_dist.shards import build, sources
 
 SIZE, BATCH = 224, 64
 IMAGENET, PER_SHARD = 1_281_167, 1250

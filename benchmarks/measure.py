@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from daas_dist.mesh import Mesh
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.recorded import Recorded
 from daas_dist.models.supernet import Supernet
-from daas_dist.search import Search
+from daas_dist.search.steps import Search
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "augmentation": [(Search, "train_input"), (Search, "to_network")],

@@ -2,13 +2,13 @@
 
 import torch
 
-from daas_dist import config as configuration
+from daas_dist.config import load as configuration
 from daas_dist.data import Images
-from daas_dist.mesh import Mesh
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.sync_norm import synchronise
 from daas_dist.rng import stream
-from daas_dist.run import build_network
-from daas_dist.search import Search, SearchData
+from daas_dist.search.loop import build_network
+from daas_dist.search.steps import Search, SearchData
 
 
 def search_on_noise(

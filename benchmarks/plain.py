@@ -1,8 +1,8 @@
 """Algorithm 1 as one writes it from the paper and from DARTS, with no thought for speed.
 
 The reference of benchmarks/step.py, and another way to read the product: it shares no network, no
-gradient and no update with it (tests/test_plain_step.py compares them). Random draws and augmented
-images are given to it, so that both compute the same step.
+gradient and no update with it (tests/methods/test_plain_step.py compares them). Random draws and
+augmented images are given to it, so that both compute the same step.
 
 Axes: I architectures, J policies of one, N = I × J, B images, C kinds of cell, S kept edges of one.
 Images are [B, C, H, W] in torch's own order (NCHW), of even sides.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daas_dist.space import Genotype, Pair
+from daas_dist.spaces.cells import Genotype, Pair
 
 # --- The supernet (DARTS: cnn/operations.py, cnn/model_search.py) ---------------------------------
 

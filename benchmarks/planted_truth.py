@@ -29,19 +29,20 @@ import torch
 from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import resize
 
-from daas_dist import augment, models
-from daas_dist import config as configuration
-from daas_dist.config import Config
-from daas_dist.daas import Batch
+from daas_dist import models
+from daas_dist.config import load as configuration
+from daas_dist.config.load import Config
 from daas_dist.data import Batches, Images, split
-from daas_dist.dataset import load_data
-from daas_dist.mesh import Mesh
-from daas_dist.policy import Policy
+from daas_dist.data.dataset import load_data
+from daas_dist.distributed.mesh import Mesh
+from daas_dist.methods.daas import Batch
 from daas_dist.rng import stream
-from daas_dist.run import build_network
-from daas_dist.runlog import checkout
+from daas_dist.runs.log import checkout
 from daas_dist.schedules import cosine
-from daas_dist.search import Search, SearchData
+from daas_dist.search.loop import build_network
+from daas_dist.search.steps import Search, SearchData
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.policy import Policy
 
 STRENGTHS = {
     "shear_x": (7, 9),
@@ -195,7 +196,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "passes_made": round(search.state.passes),
         "seconds": time.monotonic() - began,
         "cpu_seconds": time.process_time() - used,
-        "commit": checkout(Path(configuration.__file__).parent).commit,
+        "commit": checkout(Path(configuration.__file__).parents[1]).commit,
         "ranking": found.ranking()[:4],
     }
     if job["train"]:

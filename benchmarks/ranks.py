@@ -18,10 +18,10 @@ from unittest.mock import patch
 import torch
 from on_noise import search_on_noise
 
-from daas_dist.connect import connect
-from daas_dist.mesh import Mesh, share_batches
+from daas_dist.distributed.connect import connect
+from daas_dist.distributed.mesh import Mesh, share_batches
 from daas_dist.models.supernet import Supernet
-from daas_dist.search import Search
+from daas_dist.search.steps import Search
 
 Patch = Callable[[], AbstractContextManager[object]]
 

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from traffic import step_bytes
 
-from daas_dist.deal import assign, sums
+from daas_dist.distributed.deal import assign, sums
 from daas_dist.models.supernet import Supernet
-from daas_dist.space import random_genotype
+from daas_dist.spaces.cells import random_genotype
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 64

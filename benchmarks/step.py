@@ -35,11 +35,11 @@ import torch
 from on_noise import search_on_noise
 from torch import Tensor
 
-from daas_dist.memory import keep_freed_memory
-from daas_dist.mesh import Mesh
-from daas_dist.policy import Draws
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import stream
-from daas_dist.search import Search
+from daas_dist.runs.memory import keep_freed_memory
+from daas_dist.search.steps import Search
+from daas_dist.spaces.policy import Draws
 
 SIDE = 32
 STEPS = 16

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from on_noise import search_on_noise
 
-from daas_dist.mesh import Mesh, reduced_bytes
+from daas_dist.distributed.mesh import Mesh, reduced_bytes
 
 GRIDS = [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2), (1, 4), (1, 8), (4, 2), (4, 4), (8, 4)]
 GRIDS += [(4, 8), (8, 8), (16, 4)]
@@ -46,7 +46,7 @@ class NoOneElse:
 def step_bytes(arch: int, data: int, overrides: list[str], steps: int) -> dict[str, float]:
     """Bytes a step by axis ("arch", "data", "all") and of torch's DDP; "calls" of collectives."""
     mesh, no_one = Mesh(world=arch * data, data=data), NoOneElse()
-    with patch("daas_dist.mesh.dist", no_one):
+    with patch("daas_dist.distributed.mesh.dist", no_one):
         search = search_on_noise(overrides, mesh, 8, steps)
         for _ in range(steps):
             search.step()

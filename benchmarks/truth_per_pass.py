@@ -33,15 +33,15 @@ from typing import Any
 import torch
 from planted_truth import NOTHING, STRENGTHS, planted, policy_of, read, train_small
 
-from daas_dist import augment
-from daas_dist import config as configuration
-from daas_dist.config import Config
+from daas_dist.config import load as configuration
+from daas_dist.config.load import Config
 from daas_dist.data import Images, split
-from daas_dist.dataset import load_data
-from daas_dist.mesh import Mesh
-from daas_dist.policy import Policy
-from daas_dist.run import build_network
-from daas_dist.search import Search, SearchData
+from daas_dist.data.dataset import load_data
+from daas_dist.distributed.mesh import Mesh
+from daas_dist.search.loop import build_network
+from daas_dist.search.steps import Search, SearchData
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.policy import Policy
 
 STAGE = [
     "stage=search_fashion", "model=small", "search.target=policy", "device=cpu",

@@ -12,8 +12,9 @@ def load(path: Path | str) -> Any:
     daas_dist.load("runs/search/result.json").network() is untrained,
     daas_dist.load("runs/train/trainings/found-found-seed0/result.json").network() is trained.
     """
-    from daas_dist import result, trained  # torch takes seconds to import, a submission needs none
     from daas_dist.documents import results
+    from daas_dist.results import searched as result
+    from daas_dist.results import trained  # torch takes seconds to import, a submission needs none
 
     is_trained = results.kind_of(Path(path)) == "trained"
     return trained.load(path) if is_trained else result.load(path)

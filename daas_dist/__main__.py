@@ -2,8 +2,8 @@
 
 import sys
 
-from daas_dist import utf8
 from daas_dist.cli import main
+from daas_dist.system import utf8
 
 if __name__ == "__main__":
     utf8.start()

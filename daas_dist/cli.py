@@ -10,15 +10,20 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from daas_dist import config, doctor, explain, lock, report, site, utf8, watch
+from daas_dist import report
+from daas_dist.config import explain, site
+from daas_dist.config import load as config
+from daas_dist.config.overrides import to_path
+from daas_dist.distributed.faults import PEER_LOST, NotConnected, PeerLost, Refused
 from daas_dist.documents import events
+from daas_dist.documents.escaping import told, visible
+from daas_dist.documents.redact import redacted
 from daas_dist.documents.results import COMPARISON
 from daas_dist.documents.run import PROVENANCE
-from daas_dist.escaping import told, visible
-from daas_dist.faults import PEER_LOST, NotConnected, PeerLost, Refused
-from daas_dist.lock import Occupied
-from daas_dist.overrides import to_path
-from daas_dist.redact import redacted
+from daas_dist.report import watch
+from daas_dist.runs import lock
+from daas_dist.runs.lock import Occupied
+from daas_dist.system import doctor, utf8
 
 USAGE = """usage: daas run stage=NAME [key=value …]
        daas shards build | index | verify | list …
@@ -126,7 +131,7 @@ def _watch(run: str) -> int:
 
 def _shards(words: Sequence[str]) -> int:
     with _to_stay():
-        from daas_dist.shards import command
+        from daas_dist.data.sharding import command
 
     status = 0
 
@@ -152,8 +157,8 @@ def run(settings: config.Config) -> None:
     if settings.run_dir is not None:
         _check_documents(Path(settings.run_dir))
     with _to_stay():
-        from daas_dist.run import run_search
-        from daas_dist.train import run_training
+        from daas_dist.search.loop import run_search
+        from daas_dist.training.comparison import run_training
 
     def page(run_dir: Path) -> Path:
         return report.write([run_dir])
@@ -190,8 +195,8 @@ def _leads() -> bool:
 
 def _tell_found(path: Path) -> None:
     """The cells and the leading operations of the policy."""
-    from daas_dist import result
-    from daas_dist.space import KINDS
+    from daas_dist.results import searched as result
+    from daas_dist.spaces.cells import KINDS
 
     _, genotype, policy = result.parts(path)
     if genotype is not None:

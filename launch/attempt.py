@@ -27,14 +27,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daas_dist import slurm, stopping
 from daas_dist.documents import checked, lines
+from daas_dist.documents.escaping import told
 from daas_dist.documents.events import FILE as EVENTS
 from daas_dist.documents.events import Event
-from daas_dist.escaping import told
-from daas_dist.lock import Lock, Occupied
-from daas_dist.runlog import RunLog
-from daas_dist.slurm import JobState, SlurmError
+from daas_dist.runs import stopping
+from daas_dist.runs.lock import Lock, Occupied
+from daas_dist.runs.log import RunLog
+from daas_dist.system import slurm
+from daas_dist.system.slurm import JobState, SlurmError
 
 LIVES = 3
 STEP = re.compile(r"step_(\d{1,18})")

@@ -4,12 +4,12 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daas_dist import config as configuration
-from daas_dist.config import Config
+from daas_dist.config import load as configuration
+from daas_dist.config.load import Config
+from daas_dist.config.schema import ARCHITECTURES
 from daas_dist.documents import events, lines
 from daas_dist.documents.events import Event
-from daas_dist.published import GPU_DAYS
-from daas_dist.schema import ARCHITECTURES
+from daas_dist.system.published import GPU_DAYS
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -39,7 +39,7 @@ def passes(config: Config) -> float:
 
     What SearchState.passes counts.
     """
-    from daas_dist.search import JVP  # torch takes seconds
+    from daas_dist.search.steps import JVP  # torch takes seconds
 
     search = config.search
     if config.kind != "search":
@@ -72,7 +72,7 @@ def disk(config: Config) -> int:
     if config.kind == "search":
         states = STATES * (config.search.keep_checkpoints + 2)
         return states * _searched_bytes(config) + LOGS_BYTES
-    from daas_dist.train import KEPT_CHECKPOINTS  # torch takes seconds
+    from daas_dist.training.comparison import KEPT_CHECKPOINTS  # torch takes seconds
 
     average = config.train.ema_decay is not None
     # A checkpoint: weights, momentum, the running mean. Files: weights, the best, the mean.
@@ -87,7 +87,7 @@ def _searched_bytes(config: Config) -> int:
     """Of the network that is searched on."""
     import torch  # takes seconds
 
-    from daas_dist.run import build_network
+    from daas_dist.search.loop import build_network
 
     model = config.model
     if model.name == "genotype":
@@ -116,7 +116,7 @@ def _derived_bytes(config: Config, channels: int, cells: int, *, auxiliary: bool
     import torch
 
     from daas_dist.models.network import Network
-    from daas_dist.space import random_genotype
+    from daas_dist.spaces.cells import random_genotype
 
     genotype = random_genotype(torch.Generator())  # any: they differ by a factor of two
     images = _classes(config), config.data.channels

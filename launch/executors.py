@@ -18,13 +18,13 @@ from typing import Any, cast
 
 from submitit.slurm.slurm import SlurmExecutor
 
-from daas_dist import config as configuration
-from daas_dist import lock
-from daas_dist.config import ConfigError
+from daas_dist.config import load as configuration
+from daas_dist.config.load import ConfigError
 from daas_dist.documents import Damaged
 from daas_dist.documents import run as documents
+from daas_dist.documents.redact import redacted
 from daas_dist.documents.run import LocalPlan, LocalRun, SubmittedJob
-from daas_dist.redact import redacted
+from daas_dist.runs import lock
 from launch import local, options, rundir, snapshot
 from launch.attempt import HERE, NO_KILL
 from launch.plan import Plan, Run

@@ -23,20 +23,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist import lock, slurm, stopping
-from daas_dist.config import ConfigError
+from daas_dist.config.load import ConfigError
 from daas_dist.documents import lines
+from daas_dist.documents.escaping import output, told, visible
 from daas_dist.documents.events import FILE as EVENTS
 from daas_dist.documents.events import PASSING, Event, ending, newest_first, trainings
 from daas_dist.documents.files import is_there, opened
 from daas_dist.documents.metrics import FILE as METRICS
 from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
+from daas_dist.documents.redact import redacted
 from daas_dist.documents.run import SubmittedJob
-from daas_dist.escaping import output, told, visible
-from daas_dist.redact import redacted
 from daas_dist.report.markup import duration, percent
 from daas_dist.report.panels import RECENT, seconds_left
-from daas_dist.slurm import Queued, SlurmError
+from daas_dist.runs import lock, stopping
+from daas_dist.system import slurm
+from daas_dist.system.slurm import Queued, SlurmError
 from launch import executors, rundir
 from launch.local import log_of
 from launch.plan import Plan

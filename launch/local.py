@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from daas_dist.config import ConfigError
+from daas_dist.config.load import ConfigError
 from daas_dist.documents import run as documents
+from daas_dist.documents.escaping import told
 from daas_dist.documents.run import LocalPlan, SubmittedJob
-from daas_dist.escaping import told
-from daas_dist.lock import Lock, Occupied
-from daas_dist.runlog import RunLog
+from daas_dist.runs.lock import Lock, Occupied
+from daas_dist.runs.log import RunLog
 from launch import attempt, snapshot
 from launch.rundir import LOGS, Code
 from launch.table import Table

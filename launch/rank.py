@@ -18,13 +18,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from daas_dist import cli, config, slurm, stopping
+from daas_dist import cli
+from daas_dist.config import load as config
+from daas_dist.distributed.faults import PEER_LOST, PeerLost
 from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
 from daas_dist.documents.whole import Document
-from daas_dist.faults import PEER_LOST, PeerLost
-from daas_dist.lock import Lock, Occupied
-from daas_dist.runlog import write_json, write_text
-from daas_dist.slurm import SlurmError
+from daas_dist.runs import stopping
+from daas_dist.runs.lock import Lock, Occupied
+from daas_dist.runs.log import write_json, write_text
+from daas_dist.system import slurm
+from daas_dist.system.slurm import SlurmError
 from launch.attempt import NO_KILL, own
 
 CONFIG = "config.yaml"

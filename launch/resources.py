@@ -1,4 +1,4 @@
-"""What to ask of a cluster: its file (daas_dist/site.py), and the flags, which have the last word.
+"""What to ask of a cluster: its file (daas_dist/config/site.py), and the flags, which win.
 
 Whatever is wrong is a ConfigError of one sentence, before anything is submitted.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from daas_dist import site
-from daas_dist.config import ConfigError, directory, shown
-from daas_dist.site import ClusterFile
+from daas_dist.config import site
+from daas_dist.config.load import ConfigError, directory, shown
+from daas_dist.config.site import ClusterFile
 from launch import options
 from launch.options import Value
 

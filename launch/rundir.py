@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from daas_dist import config as configuration
-from daas_dist import stopping
-from daas_dist.config import ConfigError
+from daas_dist.config import load as configuration
+from daas_dist.config.load import ConfigError
 from daas_dist.documents import run as documents
 from daas_dist.documents.files import is_there
 from daas_dist.documents.run import SubmittedJob
-from daas_dist.lock import Lock
-from daas_dist.runlog import ENDINGS, RunLog, checkout, write_json, write_text
+from daas_dist.runs import stopping
+from daas_dist.runs.lock import Lock
+from daas_dist.runs.log import ENDINGS, RunLog, checkout, write_json, write_text
 from launch import snapshot
 from launch.plan import Plan
 

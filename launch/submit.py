@@ -19,13 +19,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from daas_dist import site, slurm, utf8
-from daas_dist.config import Config, ConfigError
-from daas_dist.doctor import preflight
-from daas_dist.escaping import output, told
-from daas_dist.overrides import to_path
-from daas_dist.site import ClusterFile
-from daas_dist.slurm import SlurmError
+from daas_dist.config import site
+from daas_dist.config.load import Config, ConfigError
+from daas_dist.config.overrides import to_path
+from daas_dist.config.site import ClusterFile
+from daas_dist.documents.escaping import output, told
+from daas_dist.system import slurm, utf8
+from daas_dist.system.doctor import preflight
+from daas_dist.system.slurm import SlurmError
 from launch import estimate, executors, jobs, options, paths, plan, resources, rundir
 from launch.plan import Plan, Run
 from launch.resources import Resources
@@ -152,7 +153,7 @@ def _plan(given: argparse.Namespace, cluster: ClusterFile) -> Plan:
 
 def _check_mesh(config: Config, asked: Resources) -> None:
     if config.kind == "search":
-        from daas_dist.mesh import choose_data  # torch takes seconds to import
+        from daas_dist.distributed.mesh import choose_data  # torch takes seconds to import
 
         search = config.search
         fewest = 1 if asked.no_kill else asked.nodes  # it goes on with the nodes that are left

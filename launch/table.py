@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from daas_dist.documents.escaping import markdown_code, told
 from daas_dist.documents.results import COMPARISON, ComparedRow
 from daas_dist.documents.run import TableRow
-from daas_dist.escaping import markdown_code, told
-from daas_dist.runlog import write_json, write_text
+from daas_dist.runs.log import write_json, write_text
 
 COLUMNS = (
     "run",

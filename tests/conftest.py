@@ -38,7 +38,7 @@ def whole(imagenet: "SmallImageNet", tmp_path_factory: pytest.TempPathFactory) -
     """Shards of it."""
     from spoil import RECIPE
 
-    from daas_dist.shards import build, sources
+    from daas_dist.data.sharding import build, sources
 
     out = tmp_path_factory.mktemp("whole") / "shards"
     build.build(sources.from_folder(imagenet.train), out, RECIPE)

@@ -24,8 +24,8 @@ from urllib.parse import quote
 from daas_dist.data import remote
 from daas_dist.data.manifest import INDEX, MANIFEST, NAMES, DataError, Manifest, parse
 from daas_dist.data.remote import NotFetched
-from daas_dist.escaping import told
-from daas_dist.runlog import sync_folder, write_bytes
+from daas_dist.documents.escaping import told
+from daas_dist.runs.log import sync_folder, write_bytes
 
 FOLDER = "daas-shards"
 """Inside the folder that a user names, which may hold other things: nothing else is evicted. With

@@ -21,7 +21,7 @@ from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.shards import Shards
 from daas_dist.rng import Part, stream
-from daas_dist.stopping import obey_parent, shielded
+from daas_dist.runs.stopping import obey_parent, shielded
 
 AHEAD = 2
 """Steps that each worker reads ahead: torch's own."""

@@ -17,7 +17,7 @@ from daas_dist.data.images import Account, Images, put_aside, too_dark
 from daas_dist.data.layout import DATA, DATA_TEST
 from daas_dist.data.listing import NO_CLASS, Found, list_classes
 from daas_dist.data.words import name_some, pictures, printable
-from daas_dist.progress import Report, silent
+from daas_dist.runs.progress import Report, silent
 
 TOLD = 3
 """Names in a remark."""

@@ -11,10 +11,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from daas_dist import augment
 from daas_dist.data.crops import Crop
 from daas_dist.data.words import pictures
 from daas_dist.rng import WHOLE, Part, stream
+from daas_dist.spaces import operations as augment
 
 AnyImages = TypeVar("AnyImages", bound="ImageSet")
 

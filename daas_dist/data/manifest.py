@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from daas_dist.data.formats import FULL, bits_for
-from daas_dist.runlog import write_bytes, write_text
+from daas_dist.runs.log import write_bytes, write_text
 
 FORMAT = 1
 MANIFEST, INDEX, NAMES = "manifest.json", "index.bin", "names.txt"

@@ -18,8 +18,8 @@ from typing import IO, Any
 import fsspec
 import fsspec.core
 
+from daas_dist.config.rules import is_url
 from daas_dist.data.manifest import DataError
-from daas_dist.rules import is_url
 
 WAITS = (0.25, 0.5, 1.0)
 """Seconds before each new attempt where the network failed."""

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from daas_dist import augment
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
 from daas_dist.data.images import Account, ImageSet
@@ -39,6 +38,7 @@ from daas_dist.data.remote import NotFetched
 from daas_dist.data.surrogate import choose
 from daas_dist.data.words import printable
 from daas_dist.rng import WHOLE, Part, stream
+from daas_dist.spaces import operations as augment
 
 READ = os.O_RDONLY | os.O_NONBLOCK
 """A pipe that has taken the place of a shard would be waited for."""

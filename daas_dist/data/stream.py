@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset import filters
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from daas_dist import augment
+from daas_dist.config.rules import is_url
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
 from daas_dist.data.feed import AHEAD, Read
@@ -34,8 +34,8 @@ from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.remote import opened
 from daas_dist.rng import Part, stream
-from daas_dist.rules import is_url
-from daas_dist.stopping import obey_parent, shielded
+from daas_dist.runs.stopping import obey_parent, shielded
+from daas_dist.spaces import operations as augment
 
 SHUFFLED = 1000
 """Samples among which the next is drawn, still encoded (webdataset's own number)."""

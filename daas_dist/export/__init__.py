@@ -19,9 +19,9 @@ from daas_dist.export import (
     weights,
 )
 from daas_dist.export.subject import Lacking, Subject, read
-from daas_dist.policy import Policy
-from daas_dist.runlog import write_bytes
-from daas_dist.trained import Trained
+from daas_dist.results.trained import Trained
+from daas_dist.runs.log import write_bytes
+from daas_dist.spaces.policy import Policy
 
 ALL = "all"
 

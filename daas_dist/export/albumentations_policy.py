@@ -5,11 +5,11 @@ import os
 import torch
 from torch import Tensor
 
-from daas_dist import augment
 from daas_dist.export import parity, stages
 from daas_dist.export.literals import assignment
 from daas_dist.export.standalone import Copy
-from daas_dist.policy import Policy
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.policy import Policy
 
 FILE, PARITY = "albumentations_policy.py", "albumentations_parity.md"
 

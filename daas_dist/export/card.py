@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daas_dist.escaping import markdown_code
+from daas_dist.documents.escaping import markdown_code
+from daas_dist.documents.redact import redacted
 from daas_dist.export.subject import Subject
-from daas_dist.redact import redacted
 from daas_dist.report.compare import MOBILE
 from daas_dist.report.markup import amount, duration
-from daas_dist.space import KINDS
-from daas_dist.trained import Trained
+from daas_dist.results.trained import Trained
+from daas_dist.spaces.cells import KINDS
 
 FILE = "MODEL_CARD.md"
 

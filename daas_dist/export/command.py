@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from daas_dist.escaping import told
+from daas_dist.config.overrides import to_path
+from daas_dist.documents.escaping import told
 from daas_dist.export import ALL, TARGETS, export
-from daas_dist.overrides import to_path
 
 
 def main(words: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from daas_dist import models
 from daas_dist.export.literals import assignment
 from daas_dist.export.standalone import Copy, Key
 from daas_dist.export.subject import Subject
-from daas_dist.trained import Trained
+from daas_dist.results.trained import Trained
 
 FILE = "network.py"
 WEIGHTS = "weights.safetensors"
@@ -105,7 +105,9 @@ def _file(
 
 
 def _entries(subject: Subject) -> tuple[Key, ...]:
-    return (BUILD,) if subject.genotype is None else (NETWORK, ("daas_dist.space", "Genotype"))
+    return (
+        (BUILD,) if subject.genotype is None else (NETWORK, ("daas_dist.spaces.cells", "Genotype"))
+    )
 
 
 def _without(subject: Subject) -> tuple[str, ...]:

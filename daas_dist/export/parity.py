@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from daas_dist import augment
 from daas_dist.export import photographs, stages
-from daas_dist.policy import Policy
 from daas_dist.rng import stream
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.policy import Policy
 
 IMAGES = 32
 

@@ -1,10 +1,10 @@
 """`--to torchvision`: the policy as one source file, which needs torch and torchvision alone."""
 
-from daas_dist import augment
-from daas_dist.augment import describe
 from daas_dist.export.literals import assignment, number, row
 from daas_dist.export.standalone import Copy
-from daas_dist.policy import Policy, all_policies
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.operations import describe
+from daas_dist.spaces.policy import Policy, all_policies
 
 FILE = "policy.py"
 
@@ -34,7 +34,7 @@ def policy(generator: torch.Generator | None = None) -> PolicyTransform:
 '''
 
 COPY = Copy(
-    entries=(("daas_dist.transform", "PolicyTransform"),),
+    entries=(("daas_dist.results.transform", "PolicyTransform"),),
     without=(
         "Policy.weights",
         "Policy.ranking",

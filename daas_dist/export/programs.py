@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daas_dist import augment
 from daas_dist.export import photographs
 from daas_dist.export.subject import Lacking, Subject
 from daas_dist.export.weights import as_json, metadata
 from daas_dist.models.network import Network
-from daas_dist.trained import Trained
+from daas_dist.results.trained import Trained
+from daas_dist.spaces import operations as augment
 
 TOLERANCE = 1e-4
 """Of a logit, as a share of the largest one: other libraries add float32 in another order."""

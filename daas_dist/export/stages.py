@@ -6,9 +6,9 @@ operations has its own (per_policy) there is one stage, of all sequences.
 
 from dataclasses import dataclass
 
-from daas_dist import augment
 from daas_dist.export.literals import number, row
-from daas_dist.policy import Policy, all_policies
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces.policy import Policy, all_policies
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daas_dist import result, trained
 from daas_dist.documents import results
 from daas_dist.documents.whole import read_object
-from daas_dist.policy import Policy
-from daas_dist.space import Genotype
-from daas_dist.trained import Trained
+from daas_dist.results import searched as result
+from daas_dist.results import trained
+from daas_dist.results.trained import Trained
+from daas_dist.spaces.cells import Genotype
+from daas_dist.spaces.policy import Policy
 
 
 class Lacking(ValueError):

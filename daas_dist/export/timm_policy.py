@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as tv
 from daas_dist.export import parity, stages
 from daas_dist.export.literals import assignment
 from daas_dist.export.standalone import Copy
-from daas_dist.policy import Policy
+from daas_dist.spaces.policy import Policy
 
 FILE, PARITY = "timm_policy.py", "timm_parity.md"
 

@@ -7,7 +7,7 @@ from typing import Any
 import safetensors.torch
 
 from daas_dist.export.subject import Subject
-from daas_dist.trained import Trained
+from daas_dist.results.trained import Trained
 
 
 def file(subject: Subject, trained: Trained) -> bytes:

@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from daas_dist.attention import plain_attention
+from daas_dist.methods.attention import plain_attention
 from daas_dist.models.noise import set_noise
 from daas_dist.models.pyramidnet import PyramidNet
 from daas_dist.models.shake_shake import ShakeShake

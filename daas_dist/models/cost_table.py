@@ -14,7 +14,7 @@ from torch import Tensor
 
 from daas_dist.models import cost, ops
 from daas_dist.models.network import Network
-from daas_dist.space import (
+from daas_dist.spaces.cells import (
     EDGES,
     INPUTS,
     KINDS,

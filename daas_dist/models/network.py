@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from daas_dist.models import ops
 from daas_dist.models.noise import Noisy
-from daas_dist.space import PAIRS, Genotype, Pair
+from daas_dist.spaces.cells import PAIRS, Genotype, Pair
 
 
 class DerivedCell(nn.Module):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from daas_dist.models.depthwise import Depthwise
 from daas_dist.models.pixels import every_other
-from daas_dist.space import IN_DEGREE, INPUTS, OPERATIONS, PAIRS, Pair
+from daas_dist.spaces.cells import IN_DEGREE, INPUTS, OPERATIONS, PAIRS, Pair
 
 
 def norm(channels: int, affine: bool, running: bool) -> nn.BatchNorm2d:

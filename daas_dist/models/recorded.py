@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from daas_dist.daas import Batch, Forward, Weights, flat, forward_backward, functional
+from daas_dist.config.rules import ConfigError
+from daas_dist.methods.daas import Batch, Forward, Weights, flat, forward_backward, functional
 from daas_dist.models import ops
 from daas_dist.models.graphs import Piece, Recorder, Static, taken_apart
 from daas_dist.models.supernet import SearchCell, Supernet
-from daas_dist.rules import ConfigError
-from daas_dist.space import EDGES, INPUTS, KINDS, NODES, OPERATIONS, Genotype, edge_indices
+from daas_dist.spaces.cells import EDGES, INPUTS, KINDS, NODES, OPERATIONS, Genotype, edge_indices
 
 TOLERANCE = 0.1
 """Of a gradient's norm. What rounds otherwise, as GPUs may at each pass, is about 0.01 apart."""

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from daas_dist.space import Genotype
+from daas_dist.spaces.cells import Genotype
 
 
 class SmallConvNet(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daas_dist.models import ops
-from daas_dist.space import (
+from daas_dist.spaces.cells import (
     EDGES,
     INPUTS,
     KINDS,

@@ -9,7 +9,7 @@ from daas_dist.documents.results import Derived
 from daas_dist.report import markup
 from daas_dist.report.compare import MOBILE, MOBILE_SIDE
 from daas_dist.report.pictures import COLOUR, inline
-from daas_dist.space import IN_DEGREE, INPUTS, KINDS, Genotype
+from daas_dist.spaces.cells import IN_DEGREE, INPUTS, KINDS, Genotype
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
 WORDS = {

@@ -8,12 +8,12 @@ from daas_dist.documents.events import ENDED, Event
 from daas_dist.documents.lines import REMEDY
 from daas_dist.documents.metrics import FILE
 from daas_dist.documents.results import Derived
-from daas_dist.policy import Policy
 from daas_dist.report import cells, markup, policy, trainings
 from daas_dist.report.compare import Group, groups, leading, rivals
 from daas_dist.report.markup import text
 from daas_dist.report.record import Run
-from daas_dist.space import Genotype
+from daas_dist.spaces.cells import Genotype
+from daas_dist.spaces.policy import Policy
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 DECIDED = 1.5

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from daas_dist.escaping import html
-from daas_dist.redact import redacted
+from daas_dist.documents.escaping import html
+from daas_dist.documents.redact import redacted
 
 LEVELS = "f4f7fb", "d6e4f2", "a9c9e6", "6ea6d5", "2f7ebd", "0a5795"
 """One hue from empty to full, for cells of tables."""

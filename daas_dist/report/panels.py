@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from daas_dist.documents.escaping import told, visible
 from daas_dist.documents.events import Event
 from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
-from daas_dist.escaping import told, visible
 from daas_dist.report.markup import duration
 
 LEADING = 5

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from daas_dist.augment import MAGNITUDES, NAMES
+from daas_dist.documents.escaping import visible
 from daas_dist.documents.metrics import MetricsRow, SearchRow, TrainingRow
-from daas_dist.escaping import visible
-from daas_dist.space import OPERATIONS
+from daas_dist.spaces.cells import OPERATIONS
+from daas_dist.spaces.operations import MAGNITUDES, NAMES
 
 COLOUR = {
     "sep_conv_3x3": "#0072b2",

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from daas_dist.augment import MAGNITUDES, NAMES
 from daas_dist.report.pictures import COLOUR, HUES, INK, draw
-from daas_dist.space import EDGES, OPERATIONS
+from daas_dist.spaces.cells import EDGES, OPERATIONS
+from daas_dist.spaces.operations import MAGNITUDES, NAMES
 
 CLEAR = 2.0
 """Standard errors from zero beyond which evidence is called clear: chance passes 1 time in 22."""

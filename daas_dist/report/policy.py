@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from daas_dist.augment import MAGNITUDES, NAMES, describe
 from daas_dist.documents.results import FILE, EvidenceTables, Gains
-from daas_dist.policy import Policy, all_policies
 from daas_dist.report import markup, plots
 from daas_dist.report.tables import table
+from daas_dist.spaces.operations import MAGNITUDES, NAMES, describe
+from daas_dist.spaces.policy import Policy, all_policies
 
 FULL = 4
 """Times the undecided weight at which a bar is full and a cell dark, if no operation has more: so

@@ -21,8 +21,8 @@ from daas_dist.documents.results import Comparison, Evaluation, SearchResult, Te
 from daas_dist.documents.whole import read_object
 
 if TYPE_CHECKING:
-    from daas_dist.policy import Policy
-    from daas_dist.space import Genotype
+    from daas_dist.spaces.cells import Genotype
+    from daas_dist.spaces.policy import Policy
 
 T = TypeVar("T")
 
@@ -73,14 +73,14 @@ class Found:
 
     @cached_property
     def genotype(self) -> "Genotype | None":
-        from daas_dist.space import Genotype
+        from daas_dist.spaces.cells import Genotype
 
         found = self.document.genotype
         return None if found is None else self._parsed(Genotype.from_json, found)
 
     @cached_property
     def policy(self) -> "Policy | None":
-        from daas_dist.policy import Policy
+        from daas_dist.spaces.policy import Policy
 
         found = self.document.policy
         return None if found is None else self._parsed(Policy.from_json, found)

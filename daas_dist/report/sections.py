@@ -3,16 +3,16 @@
 import json
 from collections.abc import Sequence
 
+from daas_dist.documents.escaping import visible
 from daas_dist.documents.results import FILE, SearchResult
-from daas_dist.escaping import visible
-from daas_dist.policy import Policy
 from daas_dist.report import cells, markup, pictures, plots, policy, sample_grid, trainings
 from daas_dist.report.header import derived_of, event_words, genotype_of
 from daas_dist.report.markup import section, text
 from daas_dist.report.record import Run
 from daas_dist.report.samples import Samples
 from daas_dist.report.tables import table
-from daas_dist.space import EDGES, KINDS, OPERATIONS, Genotype, edge_indices
+from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, Genotype, edge_indices
+from daas_dist.spaces.policy import Policy
 
 LISTED = 20
 """Class names that are shown; ImageNet has a thousand."""

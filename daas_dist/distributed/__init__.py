@@ -1,0 +1,1 @@
+"""How ranks find each other, share work, and agree."""

@@ -1,0 +1,1 @@
+"""How it is searched: the paper's equations, and what stands beside them."""

@@ -1,0 +1,1 @@
+"""What was found, loaded again: architectures, policies and trained networks."""

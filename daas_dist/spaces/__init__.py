@@ -1,0 +1,1 @@
+"""What is searched: cells and their paths, policies, and the image operations they apply."""

@@ -1,0 +1,189 @@
+"""Training from scratch: what was found, beside baselines, under the same recipe (paper, Sec. 5).
+
+A row of the comparison is an architecture, a policy and a seed. With engine=alone one rank trains a
+whole row and the rows are dealt over the ranks; else all ranks train every row together, one after
+the other. training.py has one network's training, engine/ its step.
+"""
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from daas_dist.config.load import Config, ConfigError
+from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
+from daas_dist.distributed.cut import Cut, cut
+from daas_dist.distributed.faults import Watchdog
+from daas_dist.distributed.mesh import Mesh
+from daas_dist.documents import run as documents
+from daas_dist.documents.metrics import TrainingRow, best_accuracy
+from daas_dist.documents.results import EVALUATION
+from daas_dist.documents.run import CUT
+from daas_dist.report.watch import plain_line
+from daas_dist.results.searched import read
+from daas_dist.rng import Part
+from daas_dist.runs import checkpoint
+from daas_dist.runs.job import PROVENANCE, Job, Report, at_work, load_together
+from daas_dist.runs.log import RunLog, read_metrics, write_json
+from daas_dist.runs.stopping import REASONS
+from daas_dist.training import outcome
+from daas_dist.training.loop import Training
+from daas_dist.training.rows import Row
+
+KEPT_CHECKPOINTS = 2
+"""Of each row."""
+
+
+def run_training(config: Config, report: Report | None = None) -> Path:
+    """Train every row of train.compare with every seed, or until stopped; the run directory.
+
+    report: what rank 0 does with a finished run directory while the others wait.
+
+    What is complete is not trained again; what is not goes on after the step at which it stopped,
+    or after its last complete epoch if it was killed.
+    """
+    # A wrong file fails here, before anything is written.
+    searched = _found(config)
+    together = config.engine.name != "alone"
+    with at_work(config, exchanges=together, report=report) as job:
+        if searched is not None:
+            job.mesh.led(lambda: _keep(searched, job.run_dir))
+        team = job.mesh if together else Mesh()
+        shared = _cut(job, team)
+        data = load_data_in_turn(config, job.mesh)
+        sha256 = data.train.digest()
+        job.mesh.led(lambda: job.record_provenance(sha256))
+        if job.log is not None:
+            job.log.start()
+            tell_read(data, job.log)
+        rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
+        done: dict[int, dict[str, Any]] = {}
+        for i in range(len(rows)) if together else job.mesh.mine(len(rows)):
+            trained = _train(data, rows[i], job, team, shared)
+            if trained is None:
+                break
+            if team.leads:
+                done[i] = trained
+            if job.log is not None:
+                _write_comparison(job, done)
+        done = {i: row for part in job.mesh.gather(done) for i, row in part.items()}
+        why = job.mesh.highest(job.stop.asked())
+        if job.log is not None:
+            _write_comparison(job, done)
+            if len(done) == len(rows):
+                job.log.finish("DONE")
+            else:
+                job.log.event("stopped", reason=REASONS[why])
+        return job.run_dir
+
+
+def _found(config: Config) -> dict[str, Any] | None:
+    """What the found rows train: train.result, with the policy of train.policy_result if given."""
+    if config.train.result is None:
+        return None
+    searched = read(config.train.result)
+    if config.train.policy_result is not None:
+        searched["policy"] = read(config.train.policy_result)["policy"]
+    return searched
+
+
+def _keep(searched: dict[str, Any], run_dir: Path) -> None:
+    """A copy of the search's result, since a comparison is of one architecture and one policy.
+
+    ConfigError where the run directory has trainings of another.
+    """
+    kept = run_dir / "search.json"
+    if not kept.exists():
+        write_json(kept, searched)
+    elif any(read(kept)[part] != searched[part] for part in ("genotype", "policy")):
+        raise ConfigError(
+            f"{run_dir} holds trainings of another architecture or policy than train.result has "
+            f"now ({kept} has theirs); set run_dir to a new folder"
+        )
+
+
+def _cut(job: Job, team: Mesh) -> Cut:
+    """How the ranks share a batch. Where train.micro_batch is null the first start decides, as
+    another number of ranks would otherwise go on with another batch norm."""
+    settings, part = job.config.train, Part(team.rank, team.world)
+
+    def first() -> str:
+        began = (job.run_dir / PROVENANCE).exists()
+        if not began or CUT.read(job.run_dir) is None:
+            CUT.write(job.run_dir, documents.Cut(cut(settings.batch_size, None, part).micro_batch))
+        kept = CUT.read(job.run_dir)
+        assert kept is not None
+        return str(kept.micro_batch)
+
+    micro_batch = settings.micro_batch or int(job.mesh.led(first))
+    return cut(settings.batch_size, micro_batch, part)
+
+
+def _write_comparison(job: Job, done: Mapping[int, dict[str, Any]]) -> None:
+    job.check_ours()
+    rows = [{key: done[i][key] for key in outcome.COMPARED} for i in sorted(done)]
+    document = {"schema": 1, "kind": "training", "search": job.config.train.result, "rows": rows}
+    write_json(job.run_dir / "comparison.json", document)
+
+
+def _train(data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut) -> dict[str, Any] | None:
+    """The row's result.json, {} where another rank writes it, None if it was stopped."""
+    config, folder = job.config, job.run_dir / "trainings" / row.name
+    training = Training(config, data, row, team, cut, job.device)
+    saved = load_together(team, folder / "checkpoints")
+    if saved is not None:
+        training.load(*saved)
+    record = Record(job, training, folder) if team.leads else None
+    replaced = 0
+    with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
+        while training.epoch < config.train.epochs:
+            stopped = team.highest(job.stop.asked())
+            metrics = None if stopped else training.train_epoch(watchdog.beat, job.stop)
+            training.note_memory()
+            replaced = tell_replaced(training.feed, replaced, record and record.log)
+            if record is not None:
+                record.save(metrics)
+            if metrics is None:
+                return None
+    return {} if record is None else record.finish()
+
+
+class Record:
+    """What one rank writes of a row, in trainings/<row>."""
+
+    def __init__(self, job: Job, training: Training, folder: Path) -> None:
+        self.job, self.training, self.folder = job, training, folder
+        self.log = RunLog(folder, job.config.tensorboard)
+        self.log.truncate_after(training.epoch, "epoch")
+
+    def save(self, metrics: dict[str, Any] | None) -> None:
+        """A checkpoint. metrics: of the epoch that ended with it."""
+        self.job.check_ours()
+        if metrics is not None:
+            assert self.training.evaluation is not None
+            EVALUATION.write(self.folder, self.training.evaluation)
+            row, first = TrainingRow.parse(metrics), metrics["epoch"] == 1
+            if first or row.test_accuracy > best_accuracy(self.folder):
+                outcome.write_weights(self.folder / outcome.BEST, self.training.network)
+            self.log.metric(metrics)
+            print(f"{self.training.row.name}: {plain_line(row)}", flush=True)
+        state = self.training.state()
+        folder = self.folder / "checkpoints"
+        checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
+
+    def finish(self) -> dict[str, Any]:
+        """The weights, and result.json."""
+        average = self.training.average
+        weights = {
+            "weights": outcome.write_weights(self.folder / outcome.LAST, self.training.network),
+            "weights_best": outcome.described(self.folder / outcome.BEST),
+            "weights_ema": None
+            if average is None
+            else outcome.write_weights(self.folder / outcome.EMA, average.module),
+        }
+        epochs = read_metrics(self.folder)
+        last = EVALUATION.read(self.folder)
+        assert last is not None
+        result = outcome.document(self.job.config, self.training, epochs, last, weights)
+        write_json(self.folder / "result.json", result)
+        return result

@@ -1,0 +1,122 @@
+"""What the weights train under before the policy is searched, and under a fixed policy."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from found_results import mixed_policy
+from ranks import forks, in_ranks
+from torch import Tensor
+
+from daas_dist.config import load as configuration
+from daas_dist.config.load import Config
+from daas_dist.data import Images
+from daas_dist.distributed.mesh import Mesh
+from daas_dist.rng import stream
+from daas_dist.search.loop import build_network
+from daas_dist.search.steps import Search, SearchData
+from daas_dist.spaces import operations as augment
+from daas_dist.spaces import policy
+from daas_dist.spaces.policy import Policy, PolicyLogits
+
+TINY = ["preset=tiny", "device=cpu", "search.batch_size=8", "search.joint_epochs=1"]
+
+
+def images(seed: int) -> Images:
+    g = stream(seed, "images")
+    pixels = torch.randint(1, 256, (16, 1, 12, 12), generator=g, dtype=torch.uint8)
+    return Images(pixels, torch.arange(16) % 3, ("a", "b", "c"))
+
+
+def load(*overrides: str) -> Config:
+    return configuration.load([*TINY, *overrides])
+
+
+def search(config: Config, mesh: Mesh | None = None, fixed: Policy | None = None) -> Search:
+    """Two steps of warm-up, two of the joint phase."""
+    data = SearchData(images(1), images(2), [0.5], [0.3], fixed)
+    return Search(config, data, build_network(config, 3), mesh or Mesh(), torch.device("cpu"))
+
+
+def trained_on(run: Search) -> list[tuple[Tensor, Tensor]]:
+    """(as they were read, as the weight step saw them) of every step that is left."""
+    seen, inside = [], Search.train_input
+
+    def train_input(self: Search, pixels: Tensor, draws: Any, purpose: str, index: int) -> Tensor:
+        made = inside(self, pixels, draws, purpose, index)
+        if purpose == "weights":
+            seen.append((self.to_network(pixels), made))
+        return made
+
+    with patch.object(Search, "train_input", train_input):
+        while run.state.step < run.steps:
+            run.step()
+    return seen
+
+
+@pytest.mark.parametrize("target", ["joint", "policy"])
+@pytest.mark.parametrize("estimator", ["paper", "running_means"])
+def test_a_plain_warm_up_trains_on_the_images_as_they_were_cut(target: str, estimator: str) -> None:
+    given = [f"search.estimator={estimator}", "search.reuse_gradients=false"]
+    given += ["policy.slots=6"]  # few draws of them apply nothing
+    given += ["model=small", "search.target=policy"] if target == "policy" else []
+    uniform = trained_on(search(load(*given)))
+    plain = trained_on(search(load(*given, "search.warmup_policy=plain")))
+    assert [torch.equal(*step) for step in plain] == [True, True, False, False]
+    assert [torch.equal(*step) for step in uniform] == [False] * 4
+
+
+def test_a_uniform_warm_up_draws_from_the_policy_that_has_not_moved() -> None:
+    """Eq. 14's one Γ for the batch, at its address, of γ = 0: every operation, p = 1/2."""
+    run = search(load("search.estimator=paper", "policy.slots=3", "seed=5"))
+    gamma = PolicyLogits.initial(3, run.config.policy.parameters)
+    expected = []
+    for step in range(2):
+        pixels = run.feed.batch(step)["train"].images
+        draws = policy.repeat(gamma.sample(1, stream(5, "weights-policy", step, 0)), 8)
+        generator = stream(5, "augment", "weights", step, 0)
+        expected.append(run.to_network(policy.apply(pixels, draws, generator, "autoaugment")))
+    run = search(run.config)
+    seen = [made for _, made in trained_on(run)]
+    assert all(map(torch.equal, seen[:2], expected))
+
+
+@forks
+@pytest.mark.parametrize("words", ["plain", "uniform"])
+def test_the_warm_up_has_the_same_bits_on_two_ranks_and_after_a_stop(words: str) -> None:
+    """α and θ of one rank, of two, and of a search that goes on from a step of its warm-up."""
+    config = load(f"search.warmup_policy={words}", "search.weight_architectures=3")
+
+    def task(mesh: Mesh) -> list[Tensor]:
+        run = search(config, mesh)
+        while run.state.step < run.steps:
+            run.step()
+        return [run.state.alpha.detach(), *(each.detach() for each in run.theta.values())]
+
+    (alone,) = in_ranks(1, task)
+    for rank in in_ranks(2, task):
+        assert all(map(torch.equal, rank, alone))
+    stopped = search(config)
+    stopped.step()
+    saved = copy.deepcopy(stopped.state.save())
+    resumed = search(config)
+    resumed.state.load(saved)
+    while resumed.state.step < resumed.steps:
+        resumed.step()
+    found = [resumed.state.alpha.detach(), *(each.detach() for each in resumed.theta.values())]
+    assert all(map(torch.equal, found, alone))
+
+
+@pytest.mark.parametrize("ranges", augment.RANGES)
+def test_a_fixed_policy_keeps_its_own_ranges(ranges: str) -> None:
+    """Those that it was found with, whatever policy.ranges is for searches of a policy."""
+    fixed = replace(mixed_policy(), ranges=ranges)
+    run = search(load("search.target=architecture"), fixed=fixed)
+    pixels = images(1).images[:8]
+    draws = fixed.draw(8, stream(0, "draws"))
+    generator = stream(run.config.seed, "augment", "x", 0, 0)
+    expected = run.to_network(policy.apply(pixels, draws, generator, ranges))
+    assert torch.equal(run.train_input(pixels, draws, "x", 0), expected)

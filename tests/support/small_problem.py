@@ -1,0 +1,40 @@
+"""A problem small enough to enumerate: six policies of a batch, a smooth network, float64."""
+
+import torch
+from torch import Tensor
+
+from daas_dist.methods import daas
+from daas_dist.rng import stream
+
+CLASSES, FEATURES, IMAGES = 3, 4, 5
+POLICIES = 6
+XI = 0.3
+
+
+def linear_softmax(theta: daas.Weights, _z: object, images: Tensor, _gates: object) -> Tensor:
+    return torch.tanh(images @ theta["first"]) @ theta["second"]
+
+
+def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.Batch, Tensor]:
+    """θ away from 0, γ from uniform; six fixed 'augmentations' of a batch, a validation batch."""
+    g = stream(seed, "problem")
+    theta = {
+        "first": torch.randn(FEATURES, 6, generator=g, dtype=torch.float64),
+        "second": torch.randn(6, CLASSES, generator=g, dtype=torch.float64),
+    }
+    images = torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (IMAGES,), generator=g)
+    views = [
+        daas.Batch(images * torch.randn(FEATURES, generator=g, dtype=torch.float64), labels)
+        for _ in range(POLICIES)
+    ]
+    val = daas.Batch(
+        torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64),
+        torch.randint(CLASSES, (IMAGES,), generator=g),
+    )
+    gamma = torch.randn(POLICIES, generator=g, dtype=torch.float64, requires_grad=True)
+    return theta, views, val, gamma
+
+
+def train_gradient(theta: daas.Weights, view: daas.Batch) -> Tensor:
+    return daas.flat(daas.forward_backward(linear_softmax, theta, None, view).theta_grad)
