@@ -34,6 +34,7 @@ from daas_dist import cli
 from daas_dist.export import export
 from daas_dist.report import page as pages
 from daas_dist.report import pictures, plots, watch
+from daas_dist.runs import lock
 from launch import attempt, submit
 
 SECONDS = 180
@@ -78,7 +79,8 @@ def whole_run(root: Path) -> Path:
     return run
 
 
-OWNER = {"host": "elsewhere", "pid": 1, "started": "1", "token": "theirs"}
+OWNER = {"host": "elsewhere", "pid": 1, "started": "1", "token": "theirs", "place": lock.place()}
+"""Dead, and known to be: of an owner at another place each reader would wait half a minute."""
 DOCUMENTS = (
     "config.yaml", "provenance.json", "events.jsonl", "metrics.jsonl", "lock", "job.json",
     "result.json", "search.json", "comparison.json", "samples.pt", "DONE", "FAILED", "STALLED",

@@ -31,7 +31,7 @@ def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
         assert not events(root / "train-seed1", "attempt")
         table = (root / "table.md").read_text()
         assert "| `train` | `found / found` | 1 |" in table
-        assert "Not finished: search-seed1, train-seed1" in table
+        assert "Not finished: `search-seed1`, `train-seed1`" in table
         # And again, as its owner thinks better of it.
         (root / "search-seed1" / "STOP").unlink()
         cluster.submit("resume", str(root))

@@ -73,7 +73,7 @@ def words(work: str, shards: Path, run_dir: Path, *more: str) -> list[str]:
     if work == "search":
         return ["stage=search_imagenet", "search.joint_epochs=3", "search.log_every=1", *common]
     return [
-        "stage=train_imagenet", "data=shards", *common, "data.crop_scale=null",
+        "stage=train_imagenet", "data=shards", *common,
         "train.compare=[random/none]", "train.epochs=3", "train.batch_size=8",
         "train.micro_batch=4", "model.stem=cifar", "train.auxiliary_weight=0", f"engine={work}",
     ]  # fmt: skip

@@ -34,7 +34,8 @@ def fail(*words: str) -> str:
     command = [sys.executable, "-m", *words]
     ended = subprocess.run(command, env=ENVIRONMENT, text=True, capture_output=True)
     assert ended.returncode == 1, ended.stderr
-    (line,) = ended.stderr.splitlines()
+    *before, line = ended.stderr.splitlines()
+    assert all(each.startswith("read ") for each in before), before
     return line
 
 

@@ -74,7 +74,7 @@ def test_a_node_is_lost_and_another_comes(tmp_path: Path) -> None:
         for each in agents:
             if each.poll() is None:
                 lose(each)
-    told = [each["event"] for each in events(run_dir)]
+    told = [each["event"] for each in events(run_dir) if each["event"] != "read"]
     assert told == ["started", "resumed", "stopped", "resumed", "finished"]
     print(f"goes on after {alone:.0f} s, takes in after {taken:.0f} s")
     assert alone < 2 * MINUTE and taken < 2 * MINUTE  # a minute on a machine that is not busy

@@ -139,7 +139,7 @@ def test_a_search_saves(
 def training(shards: Path, run_dir: Path) -> list[str]:
     return [
         "daas_dist", "stage=train_imagenet", "preset=tiny", "data=shards",
-        *on_shards(shards, "data.crop_scale=null", "data.workers=2"), "train.compare=[random/none]",
+        *on_shards(shards, "data.workers=2"), "train.compare=[random/none]",
         "train.epochs=3", "train.batch_size=8", "train.micro_batch=4", "model.stem=cifar",
         "train.auxiliary_weight=0", f"run_dir={run_dir}",
     ]  # fmt: skip
