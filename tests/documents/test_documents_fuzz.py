@@ -81,6 +81,8 @@ def whole_run(root: Path) -> Path:
 
 OWNER = {"host": "elsewhere", "pid": 1, "started": "1", "token": "theirs", "place": lock.place()}
 """Dead, and known to be: of an owner at another place each reader would wait half a minute."""
+DRAWN = ("comparison.json", "samples.pt", "report.html", "search.json")
+"""Whose readers make a whole page each time."""
 DOCUMENTS = (
     "config.yaml", "provenance.json", "events.jsonl", "metrics.jsonl", "lock", "job.json",
     "result.json", "search.json", "comparison.json", "samples.pt", "DONE", "FAILED", "STALLED",
@@ -254,7 +256,10 @@ def readers_of(document: str) -> tuple[str, ...]:
     return ("report", "watch", "status", "before", "after", "cancel")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(d, marks=pytest.mark.long) if d in DRAWN else d for d in DOCUMENTS],
+)
 def test_a_damaged_document_is_told_in_one_sentence(
     kept: Path, tmp_path: Path, document: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
     assert {row["state"] for row in states(capsys, root).values()} == {"COMPLETED"}
 
 
+@pytest.mark.long
 def test_debug_stays_in_the_foreground_and_has_the_status_of_its_run(tmp_path: Path) -> None:
     words = [*SEARCH, "search.joint_epochs=1", f"run_dir={tmp_path / 'run'}"]
     command = [sys.executable, submit.__file__, "--cluster", "debug", *words]

@@ -22,6 +22,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     assert not cluster.orphans()
 
 
+@pytest.mark.long
 def test_every_command_of_the_page(cluster: Cluster, tmp_path: Path) -> None:
     mine = checkout(tmp_path)
     runs = mine / "runs"

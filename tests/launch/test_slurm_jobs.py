@@ -69,6 +69,7 @@ def test_four_nodes_a_preemption_and_an_edit_while_it_waits(
     assert events(run_dir, "stopped")[0]["reason"] == "SIGUSR2"
 
 
+@pytest.mark.long
 def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cluster.submit("--nodes", "1", *words(run_dir))
@@ -105,6 +106,7 @@ def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Pat
     assert not [each for each in events(run_dir, "died") if each["time"] > born]
 
 
+@pytest.mark.long
 def test_a_plain_script_is_the_twin(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = cluster.submit("--prepare", "--nodes", "1", *words(run_dir)).splitlines()[-1]

@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert not cluster.orphans()
 
 
-@pytest.mark.parametrize("node", ["n1", "n2"])
+@pytest.mark.parametrize("node", ["n1", pytest.param("n2", marks=pytest.mark.long)])
 def test_a_lost_node_costs_no_result(
     node: str, cluster: Cluster, peaceful: Path, tmp_path: Path
 ) -> None:
@@ -44,6 +44,7 @@ def test_a_lost_node_costs_no_result(
     assert len(events(run_dir, "attempt")) == 2
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_alone_costs_no_result(
     cluster: Cluster, peaceful: Path, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def empty(cluster: Cluster) -> bool:
     return not cluster.ask("squeue", "-h")
 
 
+@pytest.mark.long
 def test_options_variables_a_container_and_paths(cluster: Cluster, tmp_path: Path) -> None:
     """The container is a mount namespace of each rank's own: the images are in it alone."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
@@ -76,6 +77,7 @@ def test_options_variables_a_container_and_paths(cluster: Cluster, tmp_path: Pat
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_an_option_that_this_slurm_does_not_know_is_refused(
     cluster: Cluster, tmp_path: Path
 ) -> None:

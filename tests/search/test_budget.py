@@ -334,6 +334,7 @@ def planted(values_KEO: Tensor, budget: Budget | None, seed: int) -> tuple[Tenso
     return alpha.detach(), beta.detach(), price
 
 
+@pytest.mark.long
 def test_a_search_that_wants_dear_operations_ends_with_the_best_within_the_limit(
     table: CostTable,
 ) -> None:

@@ -67,12 +67,14 @@ def test_a_run_is_made_watched_and_reported(tmp_path: Path) -> None:
     assert b"gr\\xf6\\xdfe" in told.stderr
 
 
+@pytest.mark.long
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch)
     rows = json.loads(run(*DAAS, "doctor", "--json", cwd=tmp_path).stdout)
     assert all(row["state"] != "fail" for row in rows)
 
 
+@pytest.mark.long
 def test_a_job_is_submitted_and_looked_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

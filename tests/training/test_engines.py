@@ -48,6 +48,7 @@ def alike(ranks: list[Trained]) -> Trained:
     return ranks[0]
 
 
+@pytest.mark.long
 def test_with_one_micro_batch_any_number_of_ranks_trains_the_same_network() -> None:
     """1, 2 and 4 ranks: losses, weights, buffers and the test, in float64 to 1e-12 after 6 steps
     with drop-path, cutout and the auxiliary head. Another micro-batch is another training, which
@@ -161,6 +162,7 @@ def test_a_resume_has_the_same_bits_on_the_same_ranks(name: str, world: int) -> 
             assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.long
 def test_another_number_of_ranks_and_another_engine_go_on_with_the_training() -> None:
     """In float64 to 1e-12: from 1 to 2 ranks. From DDP to DeepSpeed in float32."""
     config, data = load(*EIGHT)
@@ -237,6 +239,7 @@ def compiling(backend: Any) -> Any:
     )
 
 
+@pytest.mark.long
 def test_a_compiled_network_makes_the_same_steps() -> None:
     """Captured by torch.compile with its draws, and run as captured; in float64, as its gradients
     are torch's own, rounded otherwise than models/depthwise.py's."""

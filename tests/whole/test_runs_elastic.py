@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torture
 from whole_runs import ENVIRONMENT, events, finish, needs_fashion_mnist, steps, wait
 
@@ -50,6 +51,7 @@ def lose(agent: "subprocess.Popen[bytes]") -> None:
     agent.wait()
 
 
+@pytest.mark.long
 def test_a_node_is_lost_and_another_comes(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -193,6 +193,7 @@ def test_what_ranks_cannot_share_is_refused_before_anything_is_written(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "number", "status", "said"),
     [

@@ -53,6 +53,7 @@ def test_along_arch_the_bits_are_the_same(peaceful: Path, root: Path, tmp_path: 
     same(tmp_path / "run", peaceful)
 
 
+@pytest.mark.long
 def test_killed_in_mid_epoch_it_goes_on_with_the_next_image_on_other_ranks(
     peaceful: Path, root: Path, tmp_path: Path
 ) -> None:

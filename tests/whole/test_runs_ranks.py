@@ -69,7 +69,7 @@ class Doubled(Search):
     ("data", "norm", "overrides"),
     [
         *((2, "synchronised", overrides) for overrides in ([], SEVERAL, PAPER)),
-        (4, "synchronised", PAPER),
+        pytest.param(4, "synchronised", PAPER, marks=pytest.mark.long),
         (2, "local", PAPER),
     ],
 )

@@ -41,7 +41,9 @@ def wait_for(path: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)]
+)
 def test_a_signal_stops_a_search_and_it_goes_on(
     peaceful: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -53,6 +55,7 @@ def test_a_signal_stops_a_search_and_it_goes_on(
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_torchrun_stops_its_ranks(peaceful: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = *TWO_RANKS, *words(run_dir)
