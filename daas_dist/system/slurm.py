@@ -38,8 +38,6 @@ class JobState:
     restarts: int
     preempted: bool
     """Whether its present end is a preemption's."""
-    began: float | None
-    ends: float | None
     limit: float | None
     """Seconds that it may run; None without a limit."""
     ran: float
@@ -86,8 +84,6 @@ def parse_job(identifier: str, line: str) -> JobState:
         reason="" if reason == "None" else reason,
         restarts=int(fields.get("Restarts", 0)),
         preempted=_time(fields.get("PreemptTime", "")) is not None,
-        began=_time(fields.get("StartTime", "")),
-        ends=_time(fields.get("EndTime", "")),
         limit=duration(fields.get("TimeLimit", "")),
         ran=duration(fields.get("RunTime", "")) or 0.0,
         batch_host=fields.get("BatchHost", ""),

@@ -22,7 +22,7 @@ def ended(name: str, **told: Any) -> dict[str, Any]:
 def job(**changed: Any) -> JobState:
     values: dict[str, Any] = {
         "id": "7", "state": "RUNNING", "reason": "", "restarts": 0, "preempted": False,
-        "began": 0.0, "ends": None, "limit": 86_400.0, "ran": 60.0,
+        "batch_host": "n1", "limit": 86_400.0, "ran": 60.0,
     }  # fmt: skip
     return JobState(**(values | changed))
 
@@ -130,18 +130,50 @@ def test_a_failure_of_its_own_does_not_come_back(tmp_path: Path) -> None:
     assert attempt.main(["after", "0", str(tmp_path)]) == 0
 
 
+def test_the_end_is_told_by_the_clock_of_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The controller's may differ by hours; how much time is left does not."""
+    monkeypatch.setattr(attempt.slurm, "job", lambda _: job(limit=3600.0, ran=600.0))
+    monkeypatch.setattr(attempt.time, "time", lambda: 5_000.0)
+    assert attempt.before(tmp_path, "7") == 0
+    assert capsys.readouterr().out == "8000\n"
+    monkeypatch.setattr(attempt.slurm, "job", lambda _: job(limit=None))
+    assert attempt.before(tmp_path, "7") == 0 and capsys.readouterr().out == ""
+
+
+def test_of_a_job_that_outlives_its_nodes_those_that_answer_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    monkeypatch.setattr(attempt.slurm, "job", lambda _: job())
+    monkeypatch.setattr(attempt.slurm, "host_names", lambda _: ["n1", "n2", "n3"])
+    monkeypatch.setattr(attempt.slurm, "answers", lambda name: name != "n2")
+    requeued: list[str] = []
+    monkeypatch.setattr(attempt.slurm, "requeue", requeued.append)
+    attempt.before(tmp_path, "7")
+    assert attempt.after(tmp_path, 1, "7") == "again" and requeued == ["7"]
+    monkeypatch.setenv(attempt.NO_KILL, "1")
+    attempt.before(tmp_path, "7")
+    capsys.readouterr()
+    assert attempt.after(tmp_path, 1, "7") == "here" and requeued == ["7"]
+    told = capsys.readouterr().out
+    assert told == "--nodes=2 --ntasks=8 --ntasks-per-node=4 --nodelist=n1,n3\n"
+    assert attempt.after(tmp_path, 1, "7") == "stalled"  # the third death at one place
+
+
 def test_a_line_of_scontrol() -> None:
     """As Slurm 22.05 prints it, a preempted job of an array."""
     line = (
         "JobId=12 ArrayJobId=11 ArrayTaskId=3 JobName=a/search JobState=RUNNING Reason=None "
         "Requeue=1 Restarts=2 RunTime=1-02:03:04 TimeLimit=2-00:00:00 "
-        "StartTime=2026-11-24T20:24:24 EndTime=2026-11-26T20:24:24 PreemptTime=2026-11-24T20:24:26"
+        "StartTime=2026-11-24T20:24:24 EndTime=2026-11-26T20:24:24 PreemptTime=2026-11-24T20:24:26 "
+        "BatchHost=n7"
     )
     found = parse_job("11_3", line)
     assert (found.state, found.reason, found.restarts, found.preempted) == ("RUNNING", "", 2, True)
     assert found.ran == 26 * 3600 + 184 and found.limit == 2 * 86_400
-    assert found.ends is not None and found.began is not None
-    assert found.ends - found.began == 2 * 86_400
+    assert found.batch_host == "n7"
     assert found.left == 22 * 3600 - 184
     free = parse_job("1", "JobState=RUNNING EndTime=Unknown TimeLimit=UNLIMITED PreemptTime=None")
-    assert (free.ends, free.limit, free.preempted, free.left) == (None, None, False, float("inf"))
+    assert (free.limit, free.preempted, free.left) == (None, False, float("inf"))
