@@ -88,7 +88,8 @@ def peaceful(work: str, shards: Path, run_dir: Path) -> Path:
 
 def cell(cluster: Cluster, work: str, way: str, shards: Path, run_dir: Path) -> Cell:
     """Run one cell to its end; AssertionError where it does not do what it shall."""
-    began, lost = time.monotonic(), way == "batch node lost"
+    wait(lambda: cluster.ask("sinfo", "-h", "-o", "%D %t").split() == ["4", "idle"] * 2, "nodes")
+    began, lost, node = time.monotonic(), way == "batch node lost", ""
     where = run_dir if work == "search" else run_dir / ROW
     saves = [f"search.checkpoint_every={1 if lost else 1000}"] if work == "search" else []
     nodes = "1" if work == "alone" else "2"
@@ -102,13 +103,14 @@ def cell(cluster: Cluster, work: str, way: str, shards: Path, run_dir: Path) -> 
     with held(run_dir, 0) as pid:
         logged = _lines(where)
         if lost:
-            cluster.devcluster("lose", _batch_node(cluster, run_dir))
+            node = _batch_node(cluster, run_dir)
+            cluster.devcluster("lose", node)
         else:
             disturb[way]()
             wait(lambda: signalled(pid), "its signal")
     if lost:
         wait(lambda: "PENDING" in cluster.state(run_dir) or _starts(run_dir) > 1, "its requeue")
-        _mend(cluster)
+        cluster.devcluster("mend", node)
     elif way == "cancelled":
         wait(lambda: cluster.state(run_dir) == "CANCELLED", "its end")
         assert not cluster.orphans()
@@ -161,12 +163,6 @@ def _batch_node(cluster: Cluster, run_dir: Path) -> str:
     job = cluster.states(run_dir)[0]["job"]
     text = cluster.ask("scontrol", "show", "job", job)
     return text.split("BatchHost=")[1].split()[0]
-
-
-def _mend(cluster: Cluster) -> None:
-    for node in ("n1", "n2", "n3", "n4"):
-        if "down" in cluster.ask("sinfo", "-h", "-n", node, "-o", "%t"):
-            cluster.devcluster("mend", node)
 
 
 def main() -> None:
