@@ -20,7 +20,7 @@ import time
 import torch
 from planted_truth import smaller
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.config.schema import ARCHITECTURES
 from daas_dist.data import Images
 from daas_dist.data.dataset import DataSet, load_data

@@ -2,7 +2,7 @@
 
 import torch
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.sync_norm import synchronise

@@ -29,9 +29,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import resize
 
+from daas_dist import config as configuration
 from daas_dist import models
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data import Batches, Images, split
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh

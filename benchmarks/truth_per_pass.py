@@ -33,8 +33,8 @@ from typing import Any
 import torch
 from planted_truth import NOTHING, STRENGTHS, planted, policy_of, read, train_small
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config
+from daas_dist import config as configuration
+from daas_dist.config import Config
 from daas_dist.data import Images, split
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh

@@ -10,9 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from daas_dist import report
+from daas_dist import config, report
 from daas_dist.config import explain, site
-from daas_dist.config import load as config
 from daas_dist.config.overrides import to_path
 from daas_dist.distributed.faults import PEER_LOST, NotConnected, PeerLost, Refused
 from daas_dist.documents import events

@@ -4,8 +4,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config
+from daas_dist import config as configuration
+from daas_dist.config import Config
 from daas_dist.config.schema import ARCHITECTURES
 from daas_dist.documents import events, lines
 from daas_dist.documents.events import Event

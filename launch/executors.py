@@ -18,8 +18,8 @@ from typing import Any, cast
 
 from submitit.slurm.slurm import SlurmExecutor
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import ConfigError
+from daas_dist import config as configuration
+from daas_dist.config import ConfigError
 from daas_dist.documents import Damaged
 from daas_dist.documents import run as documents
 from daas_dist.documents.redact import redacted

@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from daas_dist.documents import lines
 from daas_dist.documents.escaping import output, told, visible
 from daas_dist.documents.events import FILE as EVENTS

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from daas_dist.documents import run as documents
 from daas_dist.documents.escaping import told
 from daas_dist.documents.run import LocalPlan, SubmittedJob

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daas_dist.config.load import ConfigError, shown
+from daas_dist.config import ConfigError, shown
 
 Value = str | int | float | bool | None
 """true gives an option without a value; false and null give none, in place of the file's."""

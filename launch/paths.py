@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, and bytes that are not UTF-8."""

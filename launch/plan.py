@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config, ConfigError, directory
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError, directory
 from daas_dist.config.overrides import quoted
 from daas_dist.config.site import ClusterFile, Place
 

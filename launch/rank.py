@@ -18,8 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from daas_dist import cli
-from daas_dist.config import load as config
+from daas_dist import cli, config
 from daas_dist.distributed.faults import PEER_LOST, PeerLost
 from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
 from daas_dist.documents.whole import Document

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from daas_dist.config import site
-from daas_dist.config.load import ConfigError, directory, shown
+from daas_dist.config import ConfigError, directory, shown, site
 from daas_dist.config.site import ClusterFile
 from launch import options
 from launch.options import Value

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import ConfigError
+from daas_dist import config as configuration
+from daas_dist.config import ConfigError
 from daas_dist.documents import run as documents
 from daas_dist.documents.files import is_there
 from daas_dist.documents.run import SubmittedJob

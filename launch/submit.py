@@ -19,8 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from daas_dist.config import site
-from daas_dist.config.load import Config, ConfigError
+from daas_dist.config import Config, ConfigError, site
 from daas_dist.config.overrides import to_path
 from daas_dist.config.site import ClusterFile
 from daas_dist.documents.escaping import output, told

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from daas_dist.config.load import load
+from daas_dist.config import load
 from daas_dist.schedules import Schedule, learning_rate
 from daas_dist.training import rows
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist.config.load import (
+from daas_dist.config.compose import (
     GROUPS,
     ConfigError,
     composition,

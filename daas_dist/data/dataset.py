@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from daas_dist.config.load import Config, ConfigError
+from daas_dist.config import Config, ConfigError
 from daas_dist.config.rules import is_url, refuse
 from daas_dist.config.schema import Data
 from daas_dist.data import (

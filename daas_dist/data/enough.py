@@ -1,7 +1,7 @@
 """Whether a stage's images suffice, said before anything is computed: how many there are, where the
 others went, and which key helps."""
 
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data import ImageSet
 from daas_dist.data.images import count_classes
 from daas_dist.data.words import pictures

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config, ConfigError
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError
 from daas_dist.distributed.connect import connect
 from daas_dist.distributed.cut import cut
 from daas_dist.distributed.faults import PeerLost

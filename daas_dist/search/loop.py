@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from daas_dist import models
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data.dataset import (
     DataSet,
     load_data_in_turn,

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data import Read
 from daas_dist.data.dataset import Source, open_feed
 from daas_dist.distributed.deal import deal, total

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config, ConfigError
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError
 from daas_dist.documents.escaping import told
 from daas_dist.system import slurm
 from daas_dist.system.published import pace

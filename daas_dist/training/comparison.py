@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from daas_dist.config.load import Config, ConfigError
+from daas_dist.config import Config, ConfigError
 from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
 from daas_dist.distributed.cut import Cut, cut
 from daas_dist.distributed.faults import Watchdog

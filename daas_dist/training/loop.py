@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from daas_dist import models
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data import DataError, Stream
 from daas_dist.data.dataset import DataSet, open_feed, read_tests, share
 from daas_dist.distributed.cut import Cut

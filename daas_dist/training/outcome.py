@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.data.dataset import DataSet
 from daas_dist.documents.results import Evaluation
 from daas_dist.results.searched import read

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from daas_dist import models
-from daas_dist.config.load import Config
+from daas_dist.config import Config
 from daas_dist.config.schema import ANY_SIZE, ARCHITECTURES, Data, Train
 from daas_dist.data.dataset import DataSet
 from daas_dist.data.inputs import ImagePolicy, Inputs, named_policy

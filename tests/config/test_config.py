@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daas_dist.config import load as door
-from daas_dist.config.load import Config, ConfigError, difference, load, load_frozen, to_yaml
+from daas_dist.config import Config, ConfigError, difference, load, load_frozen, to_yaml
+from daas_dist.config import compose as door
 
 STAGES = door.options("stage")
 NEEDS = {
@@ -476,7 +476,7 @@ def test_an_installed_package_reads_the_configs_inside_it(
     package.mkdir(parents=True)
     (tmp_path / "site-packages" / "configs").mkdir()
     (package / "configs").symlink_to(door.directory())
-    monkeypatch.setattr(door, "__file__", str(package / "config" / "load.py"))
+    monkeypatch.setattr(door, "__file__", str(package / "config" / "compose.py"))
     assert door.directory() == package / "configs"
     assert load([]).stage == "search_fashion"
     (package / "configs").unlink()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from daas_dist import cli
-from daas_dist.config import load as door
+from daas_dist.config import ConfigError, load, load_frozen, to_yaml
+from daas_dist.config import compose as door
 from daas_dist.config.explain import explain
-from daas_dist.config.load import ConfigError, load, load_frozen, to_yaml
 from daas_dist.config.overrides import quoted
 from launch import plan
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daas_dist.config import explain
-from daas_dist.config import load as config
+from daas_dist import config
+from daas_dist.config import ConfigError, explain
 from daas_dist.config.explain import YOURS, Row, labels, main
-from daas_dist.config.load import ConfigError
 
 FILES = sorted(config.directory().rglob("*.yaml"))
 

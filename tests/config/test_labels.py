@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daas_dist.config import load as config
+from daas_dist import config
+from daas_dist.config import ConfigError
 from daas_dist.config.explain import Row, explain, labels
-from daas_dist.config.load import ConfigError
 
 FILES = sorted(config.directory().rglob("*.yaml"))
 SECTIONS = ("3.1", "3.2", "4.1", "4.2", "4.3", "4.4", "5", "5.1", "5.2")

@@ -12,8 +12,8 @@ import torch
 from small_trainings import start, steps
 from torch import Tensor
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config, ConfigError
+from daas_dist import config as configuration
+from daas_dist.config import Config, ConfigError
 from daas_dist.config.schema.reads import TABLE
 from daas_dist.data import Images
 from daas_dist.data.dataset import DataSet

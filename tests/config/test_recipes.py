@@ -2,8 +2,8 @@
 
 import pytest
 
-from daas_dist.config import load as config
-from daas_dist.config.load import load
+from daas_dist import config
+from daas_dist.config import load
 
 TABLE = {
     # recipe: (network, epochs, batch, rate, multiplier, warm-up epochs, weight decay)

@@ -6,10 +6,8 @@ import make_imagenet
 import pytest
 from fake_slurm import FakeSlurm
 
-from daas_dist import cli
-from daas_dist.config import explain, site
-from daas_dist.config import load as config
-from daas_dist.config.load import ConfigError, load
+from daas_dist import cli, config
+from daas_dist.config import ConfigError, explain, load, site
 from launch import submit
 
 IMAGENET = "stage=search_imagenet"

@@ -9,7 +9,7 @@ from found_results import mixed_policy
 from torch import Tensor
 from torchvision.transforms import v2
 
-from daas_dist.config import load as config
+from daas_dist import config
 from daas_dist.data.inputs import PER, ImagePolicy, Inputs, named_policy, unchanged
 from daas_dist.rng import WHOLE, Part, stream
 from daas_dist.spaces import operations as augment

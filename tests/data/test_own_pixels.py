@@ -14,7 +14,7 @@ from own_pictures import picture, tree
 from PIL import Image
 from torch import Tensor
 
-from daas_dist.config.load import load
+from daas_dist.config import load
 from daas_dist.data import folder, open_shards
 from daas_dist.data.dataset import load_data
 from daas_dist.data.decode import quiet, resized_part

@@ -11,7 +11,7 @@ import torch
 from own_pictures import picture, tree
 from rich.console import Console
 
-from daas_dist.config.load import load
+from daas_dist.config import load
 from daas_dist.data import Images, dataset, folder, split
 from daas_dist.data.dataset import load_data, load_data_in_turn, tell_read
 from daas_dist.data.enough import check_batch

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.config.rules import ConfigError, nearest_divisors, nearest_multiples
 from daas_dist.distributed.cut import cut
 from daas_dist.rng import Part

@@ -14,7 +14,7 @@ import pytest
 import torture
 from whole_runs import PATIENCE, events, finish, needs_fashion_mnist, steps, wait
 
-from daas_dist.config import load as config
+from daas_dist import config
 from daas_dist.config.site import DATA
 from daas_dist.data import FASHION_MNIST_ROOT
 

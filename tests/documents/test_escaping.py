@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daas_dist.config.load import ConfigError, load
+from daas_dist.config import ConfigError, load
 from daas_dist.documents.escaping import html as escaped
 from daas_dist.documents.escaping import markdown_code, output, told, visible
 from daas_dist.documents.redact import redacted, secret_in

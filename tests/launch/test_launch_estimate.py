@@ -6,7 +6,7 @@ import pytest
 import torch
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.config import load as config
+from daas_dist import config
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.search.loop import build_network

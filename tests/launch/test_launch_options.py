@@ -10,7 +10,7 @@ import pytest
 from fake_slurm import FakeSlurm
 from site_scripts import SEARCH, refused, script, site_file, srun_line
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from launch import executors, options, resources, submit
 from launch.resources import Resources
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from launch import plan
 
 SEARCH = ["stage=search_fashion", "preset=tiny"]

@@ -14,7 +14,7 @@ import pytest
 from whole_runs import ENVIRONMENT
 
 from daas_dist import cli
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.distributed.faults import PeerLost
 from daas_dist.runs.lock import Lock, Occupied
 from launch import attempt, rank

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from daas_dist.config import load as config
-from daas_dist.config.load import ConfigError
+from daas_dist import config
+from daas_dist.config import ConfigError
 from launch import resources
 from launch.resources import Resources, load
 

@@ -13,9 +13,8 @@ import pytest
 from fake_slurm import FakeSlurm
 from site_scripts import SEARCH, refused, script, site_file, srun_line
 
-from daas_dist.config import load as config
-from daas_dist.config import overrides
-from daas_dist.config.load import ConfigError
+from daas_dist import config
+from daas_dist.config import ConfigError, overrides
 from daas_dist.documents.run import Checkout
 from launch import executors, paths, rundir, submit
 from launch.plan import Plan, Run

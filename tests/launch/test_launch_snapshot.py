@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from launch import rundir, snapshot
 from launch.rundir import Code
 

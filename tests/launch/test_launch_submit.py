@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_slurm import FakeSlurm
 
-from daas_dist.config import load as config
+from daas_dist import config
 from daas_dist.report.record import read_rows
 from daas_dist.runs.lock import Lock
 from daas_dist.runs.log import RunLog, read_events

@@ -11,7 +11,7 @@ from small_networks import KINK_FREE, forward_mode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.config import schema
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh

@@ -16,9 +16,9 @@ from torch import Tensor
 from whole_runs import column, needs_fashion_mnist, read
 
 import daas_dist
+from daas_dist import config as configuration
 from daas_dist import models
-from daas_dist.config import load as configuration
-from daas_dist.config.load import ConfigError
+from daas_dist.config import ConfigError
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.daas import architecture_surrogate, sample_architecture
 from daas_dist.models.cost_table import CostTable, Size, costs_of

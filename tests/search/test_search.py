@@ -9,7 +9,7 @@ import torch
 from golden import digest
 from ranks import forks, in_ranks
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods import daas, per_image

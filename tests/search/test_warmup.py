@@ -11,8 +11,8 @@ from found_results import mixed_policy
 from ranks import forks, in_ranks
 from torch import Tensor
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config
+from daas_dist import config as configuration
+from daas_dist.config import Config
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import stream

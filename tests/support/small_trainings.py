@@ -11,8 +11,8 @@ import torch
 from ranks import in_ranks
 from torch import Tensor
 
-from daas_dist.config import load as configuration
-from daas_dist.config.load import Config
+from daas_dist import config as configuration
+from daas_dist.config import Config
 from daas_dist.data.dataset import DataSet, load_data
 from daas_dist.distributed.cut import cut
 from daas_dist.distributed.mesh import Mesh

@@ -11,7 +11,7 @@ import torture
 from damage import flip_middle, truncate
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.runs import checkpoint
 from daas_dist.runs.log import read_events
 from daas_dist.search.loop import run_search

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torture import _same_bits as same_bits  # pyright: ignore[reportPrivateUsage]
 from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.config.rules import ConfigError
 from daas_dist.data import Images
 from daas_dist.data.dataset import load_data

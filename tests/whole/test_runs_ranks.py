@@ -10,7 +10,7 @@ from test_search import TINY, images
 from torture import same
 from whole_runs import column, needs_fashion_mnist
 
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.sync_norm import synchronise
 from daas_dist.search.loop import build_network, run_search

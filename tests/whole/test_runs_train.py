@@ -13,7 +13,7 @@ from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, 
 
 import daas_dist
 from daas_dist import cli
-from daas_dist.config import load as configuration
+from daas_dist import config as configuration
 from daas_dist.data import Images
 from daas_dist.data.dataset import load_data
 from daas_dist.rng import stream

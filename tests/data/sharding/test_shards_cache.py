@@ -21,8 +21,8 @@ from shard_server import Answer, Server, flipped, held_up, longer, serve, shorte
 from spoil import put
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.config import load as door
-from daas_dist.config.load import Config, ConfigError
+from daas_dist.config import Config, ConfigError
+from daas_dist.config import compose as door
 from daas_dist.data import Cache, open_shards, remote
 from daas_dist.data import split as split_set
 from daas_dist.data.cache import FOLDER as ANYBODY_S
