@@ -88,7 +88,7 @@ def peaceful(work: str, shards: Path, run_dir: Path) -> Path:
 
 def cell(cluster: Cluster, work: str, way: str, shards: Path, run_dir: Path) -> Cell:
     """Run one cell to its end; AssertionError where it does not do what it shall."""
-    wait(lambda: cluster.ask("sinfo", "-h", "-o", "%D %t").split() == ["4", "idle"] * 2, "nodes")
+    wait(lambda: cluster.ask("sinfo", "-h", "-o", "%D %t").split() == ["4", "idle"], "all nodes")
     began, lost, node = time.monotonic(), way == "batch node lost", ""
     where = run_dir if work == "search" else run_dir / ROW
     saves = [f"search.checkpoint_every={1 if lost else 1000}"] if work == "search" else []
