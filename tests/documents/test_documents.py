@@ -207,7 +207,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 READ = "import os; from pathlib import Path; run = Path(os.environ['RUN'])\n"
 LONG = {
     "page": "from daas_dist.report.record import Run; assert Run.read(run).metrics",
-    "watch": "from daas_dist import watch; import io, contextlib\n"
+    "watch": "from daas_dist.report import watch; import io, contextlib\n"
     "with contextlib.redirect_stdout(io.StringIO()):\n"
     "    assert watch.main(run, poll_seconds=0) == 1",
     "status": "from launch import jobs; assert jobs._progress(run)[1]",

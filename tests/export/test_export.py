@@ -200,7 +200,7 @@ def test_the_source_has_the_policys_very_numbers_and_draws(policy: Policy, tmp_p
 @pytest.mark.parametrize("ranges", augment.RANGES)
 def test_every_operation_at_every_magnitude_is_ours(ranges: str, tmp_path: Path) -> None:
     apply = exported_policy(mixed_policy(), tmp_path)["PolicyTransform"]
-    apply = apply.transform.__globals__["augment_apply"]
+    apply = apply.transform.__globals__["operations_apply"]
     images = torch.cat([photographs(5, 3, 21, 30), photographs(5, 1, 21, 30).expand(-1, 3, -1, -1)])
     count = len(images)
     for number in range(len(augment.NAMES)):

@@ -146,7 +146,7 @@ def test_a_port_that_is_taken_is_not_given() -> None:
 
 EARLY = """
 import os, signal, sys, time
-from daas_dist import stopping
+from daas_dist.runs import stopping
 signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
 os.kill(os.getpid(), int(sys.argv[1]))
 time.sleep(0.1)
