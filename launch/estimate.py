@@ -144,7 +144,6 @@ def _seconds_before(config: Config, near: Path) -> float | None:
         seconds
         for depth in depths
         for path in near.glob(depth)
-        if (path.parent / "DONE").exists()
         if (seconds := _took(config, path)) is not None
     ]
     return statistics.median(found) if found else None
@@ -153,11 +152,13 @@ def _seconds_before(config: Config, near: Path) -> float | None:
 def _took(config: Config, path: Path) -> float | None:
     file = path.with_name(events.FILE)
     try:
+        if not (path.parent / "DONE").exists():
+            return None
         before = configuration.load_frozen(path)
         if any(key not in SAME for key in configuration.difference(before, config)):
             return None
         first = next(lines.stream(file, Event.parse), None)
         last = next(iter(lines.backward(file, Event.parse)), None)
     except (ValueError, OSError):
-        return None  # of another version, or damaged: a neighbour tells what it can
+        return None  # of another version, damaged, not to be read: a neighbour tells what it can
     return None if first is None or last is None or last == first else last.time - first.time
