@@ -84,6 +84,7 @@ def test_scancel_saves_and_resume_goes_on(cluster: Cluster, peaceful: Path, tmp_
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_a_time_limit_is_a_pause(cluster: Cluster, peaceful: Path, tmp_path: Path) -> None:
     """Limit one minute, told 40 s before: several lives, none of them counted as a death."""
     run_dir = tmp_path / "run"
@@ -118,6 +119,7 @@ def test_a_plain_script_is_the_twin(cluster: Cluster, peaceful: Path, tmp_path: 
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
     cluster = up(tmp_path / "cluster", "--grace", "20", "--no-user-signal")
     try:

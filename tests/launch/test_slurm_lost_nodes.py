@@ -78,6 +78,7 @@ def test_with_no_kill_the_nodes_that_are_left_go_on(
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_with_no_kill_a_job_without_its_script_comes_back(
     cluster: Cluster, peaceful: Path, tmp_path: Path
 ) -> None:

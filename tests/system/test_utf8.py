@@ -50,6 +50,7 @@ def test_what_a_terminal_cannot_show_is_escaped(locale: str) -> None:
     assert b"\\u03b1" in told and b"search.tau.start=10.0" in told
 
 
+@pytest.mark.long
 @needs_fashion_mnist
 def test_a_run_is_made_watched_and_reported(tmp_path: Path) -> None:
     folder = tmp_path / NAME

@@ -157,7 +157,10 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("engine", "number"),
-    [("alone", signal.SIGUSR1), ("deepspeed", signal.SIGQUIT)],
+    [
+        ("alone", signal.SIGUSR1),
+        pytest.param("deepspeed", signal.SIGQUIT, marks=pytest.mark.long),
+    ],
 )
 def test_a_training_saves(
     engine: str, number: signal.Signals, shards: Path, trained: Path, tmp_path: Path

@@ -47,6 +47,7 @@ def test_the_search_streams_its_classes(peaceful: Path, root: Path) -> None:
     assert len(column(peaceful / "metrics.jsonl", "step")) == 2 * (70 // 16)
 
 
+@pytest.mark.long
 def test_along_arch_the_bits_are_the_same(peaceful: Path, root: Path, tmp_path: Path) -> None:
     """Read by workers and shuffled over all shards, however many ranks read."""
     finish(*words(tmp_path / "run", root, 4, "data.workers=2", "search.architectures=2"))

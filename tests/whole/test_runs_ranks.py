@@ -48,6 +48,7 @@ def test_along_arch_the_bits_are_the_same_on_any_number_of_ranks(
         assert all(0 <= share < 1 for share in column(run_dir / "metrics.jsonl", "idle_share"))
 
 
+@pytest.mark.long
 @forks
 @needs_fashion_mnist
 def test_ranks_that_share_batches_give_the_same_bits_on_any_number_along_arch(

@@ -135,6 +135,7 @@ def test_a_search_that_is_not_finite_fails_by_name(tmp_path: Path) -> None:
     assert events(run_dir)[-1][0] == "failed"
 
 
+@pytest.mark.long
 def test_a_killed_and_a_hung_peer_are_told_in_a_line(tmp_path: Path) -> None:
     """kill -9 and kill -STOP of rank 1: what rank 0 says, and how soon."""
     for number, status, said in (
