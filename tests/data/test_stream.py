@@ -178,6 +178,7 @@ def words(run_dir: Path, root: Path, ranks: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_search_and_a_training_on_a_stream(root: Path, tmp_path: Path) -> None:
     """Equal steps on every rank, the same bits along arch; it says that a resume is not exact."""
     search = ["stage=search_imagenet", "search.joint_epochs=1", "search.log_every=1"]

@@ -101,6 +101,7 @@ def end(started: "Sequence[subprocess.Popen[bytes]]", shared: Path) -> None:
             each.kill()
 
 
+@pytest.mark.long
 def test_every_command_of_the_page(machines: dict[str, Machine], tmp_path: Path) -> None:
     run_dir = tmp_path / "runs" / "mine"
     known, stop, go_on, found = blocks()

@@ -318,6 +318,7 @@ def one_round(kept: Path, run: Path, rng: random.Random, counts: Counter[str]) -
     hostile.shutil.rmtree(run.parent)
 
 
+@pytest.mark.long
 def test_hostile_values_at_any_place_do_no_harm(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

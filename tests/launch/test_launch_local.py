@@ -35,6 +35,7 @@ def told(run_dir: Path) -> list[str]:
     return [row["event"] for row in events(run_dir)]
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_comes_back_and_what_is_cancelled_can_be_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

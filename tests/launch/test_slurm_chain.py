@@ -4,12 +4,14 @@ own training with it, and no other. And what doctor says of a Slurm that is set 
 import json
 from pathlib import Path
 
+import pytest
 from slurm_cluster import up
 from whole_runs import events, needs_fashion_mnist, wait
 
 pytestmark = needs_fashion_mnist
 
 
+@pytest.mark.long
 def test_a_failed_search_drops_only_its_own_training(tmp_path: Path) -> None:
     cluster, root = up(tmp_path / "cluster"), tmp_path / "plan"
     try:

@@ -59,6 +59,7 @@ def test_a_rank_that_dies_alone_costs_no_result(
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_with_no_kill_the_nodes_that_are_left_go_on(
     cluster: Cluster, peaceful: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_an_option_that_this_slurm_does_not_know_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_pending_jobs_refuse_code_that_is_not_what_was_submitted(
     cluster: Cluster, tmp_path: Path
 ) -> None:

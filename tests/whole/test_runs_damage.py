@@ -51,6 +51,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.long
 def test_whatever_file_of_a_checkpoint_is_damaged(
     stopped: Path, peaceful: Path, tmp_path: Path
 ) -> None:

@@ -104,7 +104,7 @@ def lines(path: Path) -> int:
     ("kind", "number", "ranks"),
     [
         ("shards", signal.SIGTERM, 1),
-        ("shards", signal.SIGINT, 2),
+        pytest.param("shards", signal.SIGINT, 2, marks=pytest.mark.long),
         ("stream", signal.SIGHUP, 1),
     ],
 )

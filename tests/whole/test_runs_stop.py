@@ -66,6 +66,7 @@ def test_torchrun_stops_its_ranks(peaceful: Path, tmp_path: Path) -> None:
     torture.same(run_dir, peaceful)
 
 
+@pytest.mark.long
 def test_the_file_and_the_clock_stop_a_search(
     peaceful: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_second_job_is_refused_and_does_no_harm(
     assert not (run_dir / "lock").exists()
 
 
+@pytest.mark.long
 def test_another_configuration_or_other_images_are_refused_unless_allowed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
