@@ -8,7 +8,8 @@ plan.py        which runs: one, seeds, chains, experiments
 snapshot.py    the frozen code: its digest, and running a module of it
 rundir.py      a run directory, made before anything is submitted: configuration and code frozen
 estimate.py    what a run will cost, as far as can be known
-executors.py   Slurm (by submitit), or this machine
+batch.py       the sbatch files of a plan
+executors.py   hands a plan to Slurm (by submitit), or to this machine
 local.py       the runs of a submission one after the other, on this machine
 rank.py        on the node: what each rank does
 attempt.py     on the node, around the ranks: does it start, does it come back

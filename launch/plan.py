@@ -169,7 +169,7 @@ def _runs(
 
 
 def _kind(words: Sequence[str]) -> str:
-    return str(configuration.composed([PLACE.sub("x", word) for word in words])["kind"])
+    return str(configuration.composition([PLACE.sub("x", word) for word in words]).values["kind"])
 
 
 def _read_by(own: Sequence[str], extra: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from daas_dist.documents.escaping import output, told
 from daas_dist.system import slurm, utf8
 from daas_dist.system.doctor import preflight
 from daas_dist.system.slurm import SlurmError
-from launch import estimate, executors, jobs, options, paths, plan, resources, rundir
+from launch import batch, estimate, executors, jobs, options, paths, plan, resources, rundir
 from launch.plan import Plan, Run
 from launch.resources import Resources
 from launch.rundir import Code
@@ -72,7 +72,7 @@ def _submit(words: Sequence[str]) -> int:
     _tell(todo, asked)
     _check_images(todo, asked)
     # Of code that is yet to be frozen the digest is not known.
-    shown = executors.Site(asked, Code(todo.root.absolute() / "code", UNKNOWN), Path.cwd())
+    shown = batch.Site(asked, Code(todo.root.absolute() / "code", UNKNOWN), Path.cwd())
     if asked.kind == "slurm":
         _check_slurm(todo, shown, given.dry_run)
     elif given.dry_run:
@@ -87,7 +87,7 @@ def _submit(words: Sequence[str]) -> int:
         if given.prepare:
             print(_twin(todo, asked, code))
             return 0
-        executors.submit(todo, executors.Site(asked, code, Path.cwd()))
+        executors.submit(todo, batch.Site(asked, code, Path.cwd()))
     if asked.kind != "debug":
         print(jobs_told(todo))
     return 0
@@ -188,11 +188,11 @@ def _check_plain(asked: Resources) -> None:
             )
 
 
-def _check_slurm(todo: Plan, shown: executors.Site, dry_run: bool) -> None:
-    asked, text = shown.resources, executors.script(todo, shown)
+def _check_slurm(todo: Plan, shown: batch.Site, dry_run: bool) -> None:
+    asked, text = shown.resources, batch.script(todo, shown)
     if dry_run:
         print(output(text))
-    name = options.overriding(os.environ, executors.given_options(text))
+    name = options.overriding(os.environ, batch.given_options(text))
     if name is not None:
         raise ConfigError(f"{name} is set, and counts more than the job's own lines: unset {name}")
     if not slurm.available():
@@ -200,7 +200,7 @@ def _check_slurm(todo: Plan, shown: executors.Site, dry_run: bool) -> None:
             print("\nsbatch is not on PATH here: not asked whether it would take this")
             return
         raise ConfigError("sbatch is not on PATH: submit from a login node, or --cluster local")
-    refused = executors.test_only(text) or executors.test_srun(todo, shown)
+    refused = batch.test_only(text) or batch.test_srun(todo, shown)
     if refused is not None:
         raise ConfigError(f"Slurm would not take it: {refused}")
     for check in preflight(asked.partition, asked.minutes, asked.signal_seconds):
@@ -246,7 +246,7 @@ def _one_of_each_group(todo: Plan) -> list[Run]:
 def _twin(todo: Plan, asked: Resources, code: Code) -> str:
     """The command that submits by the plain script."""
     script = Path(__file__).resolve().parents[1] / "slurm" / "run.sbatch"
-    given = executors.plain_options(asked)
+    given = batch.plain_options(asked)
     last = [str(code.folder), code.digest, sys.executable]
     return "\n".join(
         shlex.join(["sbatch", *given, str(script), str(run.run_dir.absolute()), *last])

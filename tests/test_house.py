@@ -28,6 +28,7 @@ LAUNCH_FLOORS = [
     {"options", "paths", "plan", "attempt", "snapshot", "table", "estimate"},
     {"resources", "rundir", "rank"},
     {"local"},
+    {"batch"},
     {"executors"},
     {"jobs"},
     {"submit"},

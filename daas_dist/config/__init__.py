@@ -6,31 +6,22 @@ settings = config.load(["stage=search_folder", "data.root=pictures"])
 """
 
 from daas_dist.config.compose import (
-    GROUPS,
-    Config,
-    ConfigError,
-    composed,
     composition,
-    difference,
-    directory,
-    flat,
-    keys,
     load,
     load_and_place,
-    load_frozen,
-    options,
-    shown,
     text,
-    to_yaml,
     unchecked,
     without_effect,
 )
+from daas_dist.config.frozen import difference, load_frozen, to_yaml
+from daas_dist.config.rules import ConfigError, shown
+from daas_dist.config.schema import Config
+from daas_dist.config.schema_keys import GROUPS, directory, flat, keys, options
 
 __all__ = [
     "GROUPS",
     "Config",
     "ConfigError",
-    "composed",
     "composition",
     "difference",
     "directory",

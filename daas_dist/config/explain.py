@@ -16,19 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daas_dist.config.compose import (
-    GROUPS,
-    ConfigError,
-    composition,
-    directory,
-    files,
-    flat,
-    keys,
-    settings,
-    shown,
-    unknown,
-)
+from daas_dist.config.compose import composition, files, settings
+from daas_dist.config.rules import ConfigError, shown
 from daas_dist.config.schema.reads import unread
+from daas_dist.config.schema_keys import GROUPS, directory, flat, keys, unknown
 from daas_dist.documents.escaping import told
 
 LABEL = re.compile(r"\s+# ((?:paper |peer |ours: ).+)")

@@ -14,6 +14,11 @@ from daas_dist.documents.redact import redacted, secret_in
 class ConfigError(ValueError):
     """One sentence: the key, its value, what is allowed."""
 
+    def __init__(self, message: str, key: str | None = None) -> None:
+        """key: whose value is refused, where it is one key's."""
+        super().__init__(message)
+        self.key = key
+
 
 def shown(value: Any) -> str:
     """A value as one writes it on the command line."""
@@ -60,7 +65,8 @@ def one_of(*choices: Any) -> Rule:
 
 
 def refuse(key: str, value: Any, allowed: str) -> NoReturn:
-    raise ConfigError(f"{key}={redacted(shown(value))} is not possible: expected {allowed}")
+    told = f"{key}={redacted(shown(value))} is not possible: expected {allowed}"
+    raise ConfigError(told, key)
 
 
 def check(group: Any, key: str, rule: Rule, *names: str) -> None:

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from daas_dist.config import Config, ConfigError, difference, load, load_frozen, to_yaml
-from daas_dist.config import compose as door
+from daas_dist.config import (
+    Config,
+    ConfigError,
+    composition,
+    difference,
+    load,
+    load_frozen,
+    to_yaml,
+)
+from daas_dist.config import schema_keys as door
 
 STAGES = door.options("stage")
 NEEDS = {
@@ -461,7 +469,7 @@ def test_difference_names_each_key_once_and_not_the_place() -> None:
 
 def test_the_schema_has_no_field_without_a_value_and_no_default() -> None:
     leaves = door.keys()
-    values = door.composed([])
+    values = composition([]).values
     assert sorted(door.flat(values)) == sorted(leaves)
     assert len(set(leaves)) == len(leaves)
     for group in {type(load([])), type(load([]).search), type(load([]).search.tau)}:
@@ -476,7 +484,7 @@ def test_an_installed_package_reads_the_configs_inside_it(
     package.mkdir(parents=True)
     (tmp_path / "site-packages" / "configs").mkdir()
     (package / "configs").symlink_to(door.directory())
-    monkeypatch.setattr(door, "__file__", str(package / "config" / "compose.py"))
+    monkeypatch.setattr(door, "__file__", str(package / "config" / "schema_keys.py"))
     assert door.directory() == package / "configs"
     assert load([]).stage == "search_fashion"
     (package / "configs").unlink()

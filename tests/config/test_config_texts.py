@@ -9,7 +9,8 @@ import pytest
 
 from daas_dist import cli
 from daas_dist.config import ConfigError, load, load_frozen, to_yaml
-from daas_dist.config import compose as door
+from daas_dist.config import schema_keys as door
+from daas_dist.config.compose import text
 from daas_dist.config.explain import explain
 from daas_dist.config.overrides import quoted
 from launch import plan
@@ -45,7 +46,7 @@ TYPED = [
 @pytest.mark.parametrize("typed", TYPED)
 def test_a_text_is_taken_as_it_was_typed(typed: str) -> None:
     for key in PATHS:
-        assert door.text([f"{key}={typed}"], key) == typed
+        assert text([f"{key}={typed}"], key) == typed
 
 
 @pytest.mark.parametrize("i", range(0, len(TYPED) - 2, 12))
@@ -62,7 +63,7 @@ def test_every_text_of_the_schema_is_one() -> None:
     texts = (texts | set(PATHS)) - {"stage", *door.BROUGHT}
     assert {"device", "search.estimator", "train.schedule"} <= texts
     for key in texts:
-        assert door.text([f"{key}=1_0"], key) == "1_0"
+        assert text([f"{key}=1_0"], key) == "1_0"
 
 
 def test_two_names_are_two_folders() -> None:

@@ -11,7 +11,7 @@ from fake_slurm import FakeSlurm
 from site_scripts import SEARCH, refused, script, site_file, srun_line
 
 from daas_dist.config import ConfigError
-from launch import executors, options, resources, submit
+from launch import batch, options, resources, submit
 from launch.resources import Resources
 
 
@@ -37,7 +37,7 @@ def test_a_site_s_file_and_the_command_line_over_it(
              "--sbatch", "spread-job", "--srun", "mpi=pmi2", "--env", "A=1 '2' $x"]  # fmt: skip
     assert submit.main([*words, *SEARCH, "run_dir=mine"]) == 0
     text = script(slurm)
-    given = executors.given_options(text)
+    given = batch.given_options(text)
     assert {key: given[key] for key in ("licenses", "reservation", "exclusive", "nodes")} == {
         "licenses": "a:2", "reservation": "tuesday", "exclusive": "", "nodes": "2",
     }  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_site_s_file_and_the_command_line_over_it(
     site = site_file(tmp_path, "sbatch: {nice: 7}")
     monkeypatch.setenv("DAAS_CLUSTER", site)
     assert submit.main([*SEARCH, "run_dir=other"]) == 0
-    assert executors.given_options(script(slurm, "3"))["nice"] == "7"
+    assert batch.given_options(script(slurm, "3"))["nice"] == "7"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_machine_s_file_has_no_keys_of_slurm_s(tmp_path: Path) -> None:
 def test_gres_says_how_many_gpus_and_so_ranks(gres: str, gpus: int | None, ranks: int) -> None:
     asked = Resources(kind="slurm", gpus_per_node=gpus, sbatch={"gres": gres})
     assert asked.ranks == ranks
-    words = executors.plain_options(asked)
+    words = batch.plain_options(asked)
     assert f"--gres={gres}" in words and f"--ntasks-per-node={ranks}" in words
     assert (f"--gpus-per-node={gpus}" in words) == (gres == "lscratch:40")
 
@@ -163,7 +163,7 @@ def test_the_table_takes_no_node_for_itself(slurm: FakeSlurm) -> None:
     asked = ["gres=gpu:a100:4", "exclusive", "nodelist=n1", "reservation=r"]
     given = [word for option in asked for word in ("--sbatch", option)]
     assert submit.main([*words, *given, *SEARCH, "run_dir=many"]) == 0
-    first, table = (executors.given_options(script(slurm, job)) for job in ("1_0", "2"))
+    first, table = (batch.given_options(script(slurm, job)) for job in ("1_0", "2"))
     assert first["gres"] == "gpu:a100:4" and first["ntasks-per-node"] == "4"
     assert not {"gres", "exclusive", "nodelist", "mem", "cpus-per-task"} & set(table)
     assert (table["account"], table["reservation"], table["ntasks-per-node"]) == ("a", "r", "1")

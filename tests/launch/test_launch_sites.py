@@ -16,7 +16,7 @@ from site_scripts import SEARCH, refused, script, site_file, srun_line
 from daas_dist import config
 from daas_dist.config import ConfigError, overrides
 from daas_dist.documents.run import Checkout
-from launch import executors, paths, rundir, submit
+from launch import batch, paths, rundir, submit
 from launch.plan import Plan, Run
 from launch.resources import Resources
 from launch.rundir import Code
@@ -54,8 +54,8 @@ def test_every_path_reaches_bash_and_slurm_as_it_is(
     monkeypatch.setattr(sys, "executable", str(here / "python"))
     code = Code(run_dir / "code", "0" * 64)
     todo = Plan(run_dir, "a search", (Run(name, "search", run_dir, settings),))
-    text = executors.script(todo, executors.Site(Resources(kind="slurm"), code, here))
-    given = executors.given_options(text)
+    text = batch.script(todo, batch.Site(Resources(kind="slurm"), code, here))
+    given = batch.given_options(text)
     assert given["chdir"] == str(here) and given["output"] == f"{run_dir}/logs/%j_0_log.out"
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     line = srun_line(text)
@@ -73,7 +73,7 @@ def test_a_run_directory_of_any_name_is_frozen_as_it_is(
     monkeypatch.chdir(tmp_path / name)
     assert submit.main([*SEARCH, "run_dir=mine"]) == 0
     run_dir = tmp_path / name / "mine"
-    assert executors.given_options(script(slurm))["chdir"] == str(run_dir.parent)
+    assert batch.given_options(script(slurm))["chdir"] == str(run_dir.parent)
     assert config.load_frozen(run_dir / "config.yaml").run_dir == str(run_dir)
     job = json.loads((run_dir / "job.json").read_text())
     assert job["plan"] == str(run_dir) and re.fullmatch("[0-9a-f]{64}", job["code_sha256"])
@@ -96,7 +96,7 @@ def test_a_backslash_of_the_folder_that_a_job_starts_in_is_kept(
     here.mkdir()
     monkeypatch.chdir(here)
     assert submit.main(["--sbatch", "comment=a\\b", *SEARCH, quoted(tmp_path / "run")]) == 0
-    given = executors.given_options(script(slurm))
+    given = batch.given_options(script(slurm))
     assert given["chdir"].replace("\\\\", "\\") == str(here)
     assert given["comment"] == "a\\\\b"
 
@@ -164,6 +164,24 @@ def start(text: str, folder: Path) -> tuple[int, str, bool]:
         ["bash"], input=text, text=True, capture_output=True, env=environment, cwd=folder
     )
     return done.returncode, done.stderr, mark.exists()
+
+
+def test_a_job_that_is_told_to_end_before_its_ranks_starts_none(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """scancel in the second that a job begins: what came of it is noted, by either script."""
+    run_dir = tmp_path / "run"
+    assert submit.main([*SEARCH, f"run_dir={run_dir}"]) == 0
+    digest = json.loads((run_dir / "job.json").read_text())["code_sha256"]
+    plain = (Path(submit.__file__).parents[1] / "slurm" / "run.sbatch").read_text()
+    words = shlex.join([str(run_dir), str(run_dir / "code"), digest, sys.executable])
+    for text in (script(slurm), f"set -- {words}\n{plain}"):
+        # As if the signal came while bash waits for it.
+        early = re.sub(r"(?m)^SLURM_JOB_END_TIME=\$\(", r"\g<0>kill -TERM $$; sleep 0.1; ", text)
+        assert early != text
+        slurm.change_job("1", JobState="CANCELLED")
+        status, _, started = start(early, tmp_path)
+        assert (status, started) == (5, False) and told(run_dir)[-2:] == ["attempt", "cancelled"]
 
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
