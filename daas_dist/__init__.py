@@ -7,7 +7,8 @@ __all__ = ["load"]
 
 
 def load(path: Path | str) -> Any:
-    """What a result.json holds: a result.Found of a search's, a trained.Trained of a training's.
+    """Return what a result.json holds: a result.Found of a search's, a trained.Trained of a
+    training's.
 
     daas_dist.load("runs/search/result.json").network() is untrained,
     daas_dist.load("runs/train/trainings/found-found-seed0/result.json").network() is trained.

@@ -106,7 +106,7 @@ def _load(words: Sequence[str]) -> config.Config:
 
 @contextmanager
 def _to_stay() -> Generator[None]:
-    """Around imports of torch, which take seconds: only where they are needed, and what they make
+    """Wrap imports of torch, which take seconds: only where they are needed, and what they make
     is kept from the garbage collector, which would look through it again and again, at the end of
     the process too: two fifths of one that does nothing else."""
     gc.disable()

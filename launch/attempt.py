@@ -82,7 +82,8 @@ def _before(run_dir: Path, identifier: str | None) -> int:
 
 
 def after(run_dir: Path, status: int, identifier: str | None = None) -> str:
-    """How an attempt ended: done | failed | stalled | cancelled | stopped | again | here | refused.
+    """Return how an attempt ended: done | failed | stalled | cancelled | stopped | again | here |
+    refused.
 
     "again" is a run that shall come back: its job was put back into Slurm's queue, or it is to the
     caller to start it. "here" is one that starts anew at once, in the same job, on the nodes that
@@ -189,8 +190,9 @@ def why_ended(events: Sequence[dict[str, Any]], job: JobState | None) -> str:
 
 
 def deaths(events: Sequence[dict[str, Any]], position: int) -> int:
-    """How many starts in a row died at this position. One that left no word, as its node was lost,
-    counts; one that was preempted, stopped or met its limit neither counts nor ends the row."""
+    """Return how many starts in a row died at this position. One that left no word, as its node was
+    lost, counts; one that was preempted, stopped or met its limit neither counts nor ends the row.
+    """
     count, ended = 0, ""
     for event in reversed(events):
         name = event["event"]
@@ -256,7 +258,7 @@ def _parsed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked(identifier: str | None) -> JobState | None:
-    """What Slurm says of a job; None where this is none, or Slurm cannot say."""
+    """Return what Slurm says of a job; None where this is none, or Slurm cannot say."""
     if identifier is None:
         return None
     try:

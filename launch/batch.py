@@ -234,7 +234,8 @@ def _srun(site: Site, runs: Sequence[Run]) -> list[str]:
 
 
 def _mounts(site: Site, runs: Sequence[Run]) -> list[str]:
-    """What a container sees of the host: the runs, the folder they start in, and their images."""
+    """Return what a container sees of the host: the runs, the folder they start in, and their
+    images."""
     images = [place for r in runs for place in (r.config.data.root, r.config.data.val_root)]
     seen = [str(site.code.folder.parent), str(site.cwd)]
     seen += [place for place in images if place and os.path.isdir(place) and os.path.isabs(place)]
@@ -283,13 +284,13 @@ def plain_options(resources: Resources) -> list[str]:
 
 
 def test_only(text: str) -> str | None:
-    """What Slurm has against a script, None if it would take it."""
+    """Return what Slurm has against a script, None if it would take it."""
     text = "\n".join(line for line in text.splitlines() if "--dependency" not in line)
     return _refused(["sbatch", "--test-only"], text)
 
 
 def test_srun(plan: Plan, site: Site) -> str | None:
-    """What srun has against the site's options, None if it knows them. It starts nothing."""
+    """Return what srun has against the site's options, None if it knows them. It starts nothing."""
     given = _srun(site, plan.runs)
     return _refused(["srun", *given, "--version"]) if given else None
 

@@ -56,7 +56,8 @@ def passes(config: Config) -> float:
 
 
 def hours(config: Config, near: Path) -> str:
-    """How long, and where that is from: an earlier run of the same configuration, or the paper."""
+    """Return how long, and where that is from: an earlier run of the same configuration, or the
+    paper."""
     seconds = _seconds_before(config, near)
     if seconds is not None:
         return f"about {seconds / 3600:.1f} h, as an earlier run below {near} took"
@@ -84,7 +85,7 @@ def disk(config: Config) -> int:
 
 
 def _searched_bytes(config: Config) -> int:
-    """Of the network that is searched on."""
+    """Count the bytes of the network that is searched on."""
     import torch  # takes seconds
 
     from daas_dist.search.loop import build_network
@@ -98,7 +99,7 @@ def _searched_bytes(config: Config) -> int:
 
 
 def _row_bytes(config: Config, architecture: str) -> int:
-    """Of a network of train.compare."""
+    """Count the bytes of a network of train.compare."""
     import torch
 
     from daas_dist import models

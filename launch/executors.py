@@ -73,7 +73,7 @@ def _to_this_machine(plan: Plan, site: Site) -> None:
 
 
 def local_plan(plan: Plan, resources: Resources) -> LocalPlan:
-    """How each run of a plan is started on this machine."""
+    """Return how each run of a plan is started on this machine."""
     return LocalPlan(
         ranks=resources.ranks,
         threads=resources.cpus_per_gpu,
@@ -86,7 +86,7 @@ def local_plan(plan: Plan, resources: Resources) -> LocalPlan:
 
 
 def local_commands(plan: Plan, site: Site) -> str:
-    """How each run of a plan would be started on this machine; nothing is made."""
+    """Return how each run of a plan would be started on this machine; nothing is made."""
     values = local_plan(plan, site.resources)
     before = [f"{name}={shlex.quote(v)}" for name, v in site.resources.environment.items()]
     commands = (local.ranks_command(values, site.code, r.run_dir.absolute()) for r in plan.runs)

@@ -106,7 +106,7 @@ def _done(run_dir: Path) -> bool:
 
 
 def log_of(job: SubmittedJob, run_dir: Path) -> Path:
-    """Where the ranks of a run print."""
+    """Return where the ranks of a run print."""
     return Path(job.plan) / LOGS / f"{run_dir.name}.log"
 
 

@@ -46,7 +46,7 @@ class Rank:
             sys.exit(status)
 
     def checkpoint(self) -> "object":
-        """For a signal that comes before `work` listens: the same again."""
+        """Return the same again, for a signal that comes before `work` listens."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -122,7 +122,7 @@ def join(run_dir: Path, patience: float) -> None:
 
 
 def _of_step(name: str, of_job: str) -> str | None:
-    """What Slurm says of these ranks; of a job that lost a node it says how many it had."""
+    """Return what Slurm says of these ranks; of a job that lost a node it says how many it had."""
     return os.environ.get(f"SLURM_STEP_{name}", os.environ.get(f"SLURM_{of_job}"))
 
 
@@ -143,7 +143,7 @@ def own_address(nodes: int) -> str:
 
 
 def source_address(peer: str) -> str:
-    """Which of this host's addresses the kernel would reach a peer from. Nothing is sent."""
+    """Return which of this host's addresses the kernel would reach a peer from. Nothing is sent."""
     family, _, _, _, target = socket.getaddrinfo(peer, 9, socket.AF_INET, socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)

@@ -115,12 +115,12 @@ class Resources:
 
     @property
     def gpus(self) -> int | None:
-        """On each node."""
+        """Return how many GPUs each node has, None where nobody says."""
         return self.gpus_per_node or options.gpus_in(self.sbatch.get("gres"))
 
     @property
     def ranks(self) -> int:
-        """On each node."""
+        """Return how many ranks each node has."""
         return self.ranks_per_node or self.gpus or 1
 
     @property
@@ -134,7 +134,7 @@ class Resources:
 
     @property
     def no_kill(self) -> bool:
-        """Whether a job shall go on with the nodes that are left where one is lost."""
+        """Tell whether a job shall go on with the nodes that are left where one is lost."""
         return self.sbatch.get("no-kill") not in (None, False, "off")
 
     @property

@@ -98,8 +98,8 @@ def reopen(run_dir: Path, config: str | None = None) -> None:
 
 @contextmanager
 def submitting(root: Path) -> Generator[None]:
-    """Alone on the runs below a plan's root, from the look whether they may be submitted until it
-    is written down that they were. Occupied where another submission is at it."""
+    """Hold alone the runs below a plan's root, from the look whether they may be submitted
+    until it is written down that they were. Occupied where another submission is at it."""
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     with Lock(root / LOGS, "submitting"):
         yield

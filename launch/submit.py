@@ -94,7 +94,7 @@ def _submit(words: Sequence[str]) -> int:
 
 
 def _flags(given: argparse.Namespace) -> dict[str, Any]:
-    """What of Resources the command line gives, by its keys."""
+    """Return what of Resources the command line gives, by its keys."""
     names = {each.name for each in fields(Resources)} - {"kind", "setup", *resources.NAMED}
     return {
         **{name: getattr(given, name) for name in names},
@@ -176,7 +176,7 @@ def _check_images(todo: Plan, asked: Resources) -> None:
 
 
 def _check_plain(asked: Resources) -> None:
-    """What slurm/run.sbatch has no place for is refused, not left out."""
+    """Return what slurm/run.sbatch has no place for is refused, not left out."""
     if asked.kind != "slurm":
         raise ConfigError("--prepare has no effect: slurm/run.sbatch is for a cluster of Slurm's")
     if asked.no_kill:

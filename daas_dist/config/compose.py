@@ -192,7 +192,7 @@ def text(overrides: Sequence[str], key: str) -> str | None:
 
 
 def _is_text(override: str) -> bool:
-    """Whether the value of an override is a text, which Hydra's grammar would change."""
+    """Tell whether the value of an override is a text, which Hydra's grammar would change."""
     key, equals, _ = override.partition("=")
     return bool(equals) and key not in (*GROUPS, *BROUGHT) and key in _text_keys()
 

@@ -46,7 +46,8 @@ def read_text(key: str, typed: str, kind: str) -> str | None:
 
 
 def _unquoted(quoted: re.Match[str], key: str, typed: str) -> str:
-    """What is between the quotes; there a backslash counts only before a quote and at the end."""
+    """Return what is between the quotes; there a backslash counts only before a quote and at the
+    end."""
     quote, inside = quoted["quote"], quoted["inside"]
     for found in BEFORE_QUOTE.finditer(inside):
         if found[2] in ("", quote) and len(found[1]) % 2 != (found[2] == quote):

@@ -78,7 +78,7 @@ def check(group: Any, key: str, rule: Rule, *names: str) -> None:
 
 
 def is_url(place: str | None) -> bool:
-    """Whether a place is for fsspec to read, not a path."""
+    """Tell whether a place is for fsspec to read, not a path."""
     return place is not None and re.match(r"(?i)pipe:|[a-z][\w+.-]*:(//|:)", place) is not None
 
 

@@ -63,7 +63,8 @@ class Cache:
         self._keep_lists(data, manifest)
 
     def fetch(self, name: str) -> Path:
-        """Where a shard lies, once it does. Another process may evict it again: open it at once.
+        """Return where a shard lies, once it does. Another process may evict it again: open it at
+        once.
 
         NotFetched, with the URL and the reason.
         """
@@ -92,7 +93,7 @@ class Cache:
         return f"{self.url}/{quote(name) if self.url.lower().startswith('http') else name}"
 
     def _key(self) -> str:
-        """Of the URL, for a folder's name: its end, for people, and its hash."""
+        """Name a URL as a folder: its end, for people, and its hash."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.url)[-40:].strip("-")
         return f"{readable}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
@@ -200,7 +201,7 @@ class Cache:
                     yield part.stat().st_size
 
     def _copy(self, name: str, file: IO[bytes], most: int, sha256: str) -> None:
-        """With the right bytes; a second time if the first brought others."""
+        """Fetch a shard with the right bytes; a second time if the first brought others."""
         found = remote.copy(self._at(name), file, most)
         if found != sha256:
             found = remote.copy(self._at(name), file, most)
@@ -212,7 +213,7 @@ class Cache:
 
 
 def _ours(found: os.stat_result, kind: Callable[[int], bool]) -> bool:
-    """Whether nobody but this user and root may have written it."""
+    """Tell whether nobody but this user and root may have written it."""
     alone = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
     return alone and kind(found.st_mode)
 

@@ -285,7 +285,7 @@ def _some(images: ImageSet, seed: int, report: Report) -> Images:
 
 
 def crop(data: Data) -> Crop:
-    """How data.* has training images cut."""
+    """Return how data.* has training images cut."""
     scale = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
     return Crop(data.crop_padding, data.flip, scale)
 

@@ -96,7 +96,7 @@ def check(picture: Image.Image) -> None:
 
 
 def several_frames(picture: Image.Image) -> bool:
-    """Whether it is an animation, or has several pages: only the first is read."""
+    """Tell whether it is an animation, or has several pages: only the first is read."""
     # The second picture in a telephone's JPEG is no frame but a depth map or the like.
     if picture.format in ("JPEG", "MPO"):
         return False
@@ -175,8 +175,8 @@ def resized_part(
 
 
 def _is_plain_jpeg(data: bytes | bytearray) -> bool:
-    """Whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a size
-    that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
+    """Tell whether it is a JPEG without EXIF data, which may say that it lies on its side, and of a
+    size that is not refused. Pillow's own look at the header takes a twentieth of all decoding."""
     at, fits = 2, False
     while len(data) >= at + 10:
         kind, length = _segment(data, at)
@@ -211,7 +211,7 @@ def _jpeg(data: bytes | bytearray) -> Tensor | None:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without what Pillow and torchvision warn of, in this thread's process."""
+    """Silence what Pillow and torchvision warn of, in this thread's process."""
     with warnings.catch_warnings():
         # The pixels of a picture with odd metadata are still its pixels.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -329,8 +329,8 @@ def depth_of(data: bytes | bytearray) -> Depth:
 
 
 def _has_deep_colours(picture: Image.Image) -> bool:
-    """Whether it has colours (or grey and transparency) of 16 bits and is not decoded yet: Pillow
-    gives the upper 8 of them only."""
+    """Tell whether it has colours (or grey and transparency) of 16 bits and is not decoded yet:
+    Pillow gives the upper 8 of them only."""
     if picture.mode.startswith(("I", "F")):
         return False
     for tile in getattr(picture, "tile", ()):

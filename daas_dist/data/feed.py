@@ -46,8 +46,8 @@ class Read(NamedTuple):
 
 
 def workers_for(images: object, asked: int | None) -> int:
-    """How many processes read ahead. None: for shards this rank's share of the cores but one, for
-    images in memory none, as cutting them costs less than handing them over."""
+    """Return how many processes read ahead. None: for shards this rank's share of the cores but
+    one, for images in memory none, as cutting them costs less than handing them over."""
     if asked is not None:
         return asked
     if isinstance(images, Images):
@@ -134,7 +134,8 @@ class Tests:
 
 
 def replaced(*sets: ImageSet) -> list[str]:
-    """What is wrong with each bad sample that this process has met since it was last asked."""
+    """Return what is wrong with each bad sample that this process has met since it was last
+    asked."""
     fresh = []
     for images in sets:
         if isinstance(images, Shards):
@@ -173,8 +174,8 @@ class Feed:
         """What is wrong with each bad sample so far. Another of its class was read instead."""
 
     def batch(self, step: int) -> dict[str, Read]:
-        """By purpose; its memory is written again when the batch after the next is asked for.
-        DataError names a bad sample that may not be replaced."""
+        """Return the batch of a step by purpose; its memory is written again when the batch
+        after the next is asked for. DataError names a bad sample that may not be replaced."""
         if step != self._next:
             self._ahead = _in_turn(self._steps, range(step, self._last), self.workers, self.pin)
         self._next = step + 1
@@ -221,7 +222,7 @@ class Ring(Dataset[Written]):
             self.labels[purpose] = _shared(torch.int64, slots, batch)
 
     def __getitem__(self, number: int) -> Written:
-        """In a worker."""
+        """Read a batch in a worker."""
         slot = number % self.slots
         found = self.reader.read(number, {key: each[slot] for key, each in self.images.items()})
         if isinstance(found, DataError):
@@ -232,7 +233,7 @@ class Ring(Dataset[Written]):
         return {purpose: len(each.labels) for purpose, each in read.items()}, bad
 
     def filled(self, number: int, written: Written) -> Found:
-        """What was written, which the next one may overwrite."""
+        """Return what was written, which the next one may overwrite."""
         if isinstance(written, DataError):
             return written
         slot, (counts, bad) = number % self.slots, written
@@ -252,7 +253,7 @@ def _shared(dtype: torch.dtype, *shape: int) -> Tensor:
 # Not of Feed: its iterator would hold on to it, and it to the iterator, and the workers would live
 # until a collector of such circles came by.
 def _in_turn(reader: Reader, numbers: range, workers: int, pin: bool) -> Iterator[Found]:
-    """What is read under these numbers, in turn, ahead of its use if there are workers."""
+    """Return what is read under these numbers, in turn, ahead of its use if there are workers."""
     if workers == 0:
         return (_pinned(reader.read(number, {}), pin) for number in numbers)
     ring = Ring(reader, slots=AHEAD * workers + 2)
@@ -273,7 +274,8 @@ def _in_turn(reader: Reader, numbers: range, workers: int, pin: bool) -> Iterato
 
 
 def _pinned(found: Found, pin: bool) -> Found:
-    """In memory from which a GPU copies while it computes: 2 ms for 64 images of 224 pixels."""
+    """Put tensors into memory from which a GPU copies while it computes: 2 ms for 64 images of
+    224 pixels."""
     if isinstance(found, DataError) or not pin:
         return found
     read, bad = found

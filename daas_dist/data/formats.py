@@ -156,7 +156,7 @@ def seems(data: bytes | bytearray, name: str = "") -> str:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a name is that of a picture, of a format that is read or not."""
+    """Tell whether a name is that of a picture, of a format that is read or not."""
     last = PurePath(name).suffix[1:].lower()
     return last in PICTURE_ENDINGS or last in ENDINGS
 

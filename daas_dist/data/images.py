@@ -55,8 +55,8 @@ class ImageSet(Protocol):
 
     @property
     def bits(self) -> int | None:
-        """How many bits are used by its pictures whose numbers have more than 8; None if there are
-        none such."""
+        """Return how many bits are used by its pictures whose numbers have more than 8; None if
+        there are none such."""
         ...
 
     @property
@@ -208,7 +208,7 @@ def too_dark(values: Tensor) -> tuple[str, ...]:
 
 
 def count_classes(images: ImageSet) -> list[int]:
-    """How many images there are of each class."""
+    """Return how many images there are of each class."""
     return torch.bincount(images.labels, minlength=len(images.classes)).tolist()
 
 

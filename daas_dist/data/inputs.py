@@ -78,7 +78,8 @@ class Inputs:
 def named_policy(
     name: str, found: Policy | None, auto_augment: v2.AutoAugmentPolicy, *, per: str
 ) -> ImagePolicy:
-    """What a name of train.compare adds to crop, flip and cutout: nothing for "default" and "none".
+    """Return what a name of train.compare adds to crop, flip and cutout: nothing for "default" and
+    "none".
 
     auto_augment: which of AutoAugment's policies. per: a key of PER, for the found policy;
     torchvision's draw for every image, as published. ValueError for "found" without one, and for

@@ -103,7 +103,7 @@ def same_inside(root: Path, names: list[str]) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds; nothing where it cannot be listed, which listing.py says."""
+    """Return what a folder holds; nothing where it cannot be listed, which listing.py says."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -135,7 +135,7 @@ def _is(kind: re.Pattern[str], name: str) -> bool:
 
 
 def _has_word(kind: re.Pattern[str], name: str) -> bool:
-    """As seg_train, train2017 or TrainingSet."""
+    """Tell whether a name has a part's word in it, as seg_train, train2017 or TrainingSet."""
     words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name)
     return any(kind.fullmatch(word.lower()) for word in words)
 
@@ -164,7 +164,7 @@ def _check_folder(root: Path, keys: Keys) -> None:
 
 
 def _too_few(root: Path, names: list[str], keys: Keys) -> str:
-    """What a root with no class folder, or one, seems to be."""
+    """Return what a root with no class folder, or one, seems to be."""
     loose, shown = _loose(root), printable(root)
     if names and not loose:
         return _wrapped(root, names[0], keys)
@@ -194,7 +194,7 @@ def _wrapped(root: Path, name: str, keys: Keys) -> str:
 
 
 def _one_class(root: Path, keys: Keys) -> str:
-    """What to do with a root that seems to be the folder of one class."""
+    """Return what to do with a root that seems to be the folder of one class."""
     parent = Path(os.path.abspath(root)).parent
     siblings = [name for name in subfolders(parent) if _loose(parent / name)]
     if len(siblings) > 1:
@@ -207,7 +207,8 @@ def _one_class(root: Path, keys: Keys) -> str:
 
 
 def _parts(root: Path, names: list[str], keys: Keys) -> str:
-    """What is wrong if the folders are parts of a data set (train and val, folds), else nothing."""
+    """Return what is wrong if the folders are parts of a data set (train and val, folds), else
+    nothing."""
     names = [name for name in names if not LABELS.fullmatch(name.lower())]
     called = [n for n in names if _is(TRAIN, n) or _is(TEST, n) or _is(OTHER, n)]
     worded = [n for n in names if _has_word(TRAIN, n) or _has_word(TEST, n)]
@@ -257,7 +258,8 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _labels_apart(root: Path, names: list[str], keys: Keys) -> str:
-    """What is wrong if pictures and what is said of them lie in a folder each, else nothing."""
+    """Return what is wrong if pictures and what is said of them lie in a folder each, else
+    nothing."""
     of_pictures = [name for name in names if PICTURES.fullmatch(name.lower())]
     of_labels = [name for name in names if LABELS.fullmatch(name.lower())]
     if not of_pictures or not of_labels or len(of_pictures) + len(of_labels) < len(names):

@@ -101,7 +101,8 @@ def list_classes(root: Path, keys: Keys, counted: Counted = lambda count: None) 
 
 
 def _look_beside(walk: _Walk) -> None:
-    """What lies in the root beside the class folders. ValueError for a class that cannot be had."""
+    """Return what lies in the root beside the class folders. ValueError for a class that cannot be
+    had."""
     for entry in _entries(walk.root, walk.key):
         kind = _kind(entry)
         why = why_left_out(entry.name, kind == stat.S_IFDIR)
@@ -178,7 +179,7 @@ def _kind(entry: os.DirEntry[str]) -> int | None:
 
 
 def _nowhere(entry: os.DirEntry[str]) -> str:
-    """What is wrong with a link or a file that cannot be looked at."""
+    """Return what is wrong with a link or a file that cannot be looked at."""
     try:
         target = os.readlink(entry.path)
     except OSError:
@@ -187,7 +188,7 @@ def _nowhere(entry: os.DirEntry[str]) -> str:
 
 
 def _held(entry: os.DirEntry[str]) -> str:
-    """How many pictures a hidden folder holds, in words."""
+    """Return how many pictures a hidden folder holds, in words."""
     if not entry.is_dir():
         return ""
     files = (name for _, _, names in os.walk(entry.path) for name in names)

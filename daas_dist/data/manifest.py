@@ -85,7 +85,7 @@ class Manifest:
 
     @property
     def bits(self) -> int | None:
-        """How many bits such pictures use."""
+        """Return how many bits such pictures use."""
         return bits_for(self.deepest) if self.deepest else None
 
     @property
@@ -118,7 +118,7 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def _own_sha256(fields: dict[str, Any]) -> str:
-    """Of what a manifest.json says but for this, however it is laid out."""
+    """Return the digest of what a manifest.json says but for this, however it is laid out."""
     said = {key: value for key, value in fields.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -228,7 +228,7 @@ def _checked(read: Any, where: str) -> Manifest:
 
 
 def _is_plain(name: str) -> bool:
-    """Of a file of the folder itself: no path, no hidden file, no pipe: or other URL."""
+    """Tell whether a name is that of a file here: no path, no hidden file, no pipe: or URL."""
     plain = name.isprintable() and name[:1] not in ("", ".") and not set(name) & set("/\\:|")
     return plain and len(name.encode()) <= LONGEST_NAME and name not in (MANIFEST, INDEX, NAMES)
 
@@ -272,8 +272,8 @@ def check_rows(rows: np.ndarray, shards: Sequence[Shard], classes: int, where: s
 
 
 def deepest(depths: Iterable[tuple[int, str]]) -> dict[str, int]:
-    """What `made` says of the depth of all pictures, from (greatest number of more than 8 bits,
-    a picture of that with several such numbers a pixel or "") of some of them each.
+    """Return what `made` says of the depth of all pictures, from (greatest number of more than 8
+    bits, a picture of that with several such numbers a pixel or "") of some of them each.
 
     DataError if there is such a picture and the numbers do not use all its bits.
     """

@@ -116,7 +116,8 @@ def opened(place: str) -> Generator[IO[bytes]]:
 
 
 def _ask(url: str) -> Any:
-    """By Python's own client: fsspec's keeps connections in a thread, which a fork would share."""
+    """Ask by Python's own client: fsspec's keeps connections in a thread, which a fork would
+    share."""
     request = urllib.request.Request(url, headers={"User-Agent": "daas-dist"})
     secret = _from_netrc(request.host.partition(":")[0])
     if secret is not None and request.type == "https":

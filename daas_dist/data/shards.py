@@ -99,7 +99,7 @@ class ShardFolder:
                 raise DataError(f"{wrong}; get it again, or build again, which makes this one anew")
 
     def wrong_size(self, shard: Shard) -> str:
-        """What a look at the folder tells of a shard; nothing if all is well."""
+        """Return what a look at the folder tells of a shard; nothing if all is well."""
         path = self.root / shard.name
         try:
             found = path.stat()
@@ -264,8 +264,8 @@ class Shards:
                     self._replace(int(index[place]), row, wrong, cut, place)
 
     def _replace(self, image: int, row: int, wrong: str, cut: Cut, place: int) -> None:
-        """By another of its class. Which one is a function of the sample alone, so every rank and
-        every resume takes it."""
+        """Replace a bad sample by another of its class. Which one is a function of the sample
+        alone, so every rank and every resume takes it."""
         self._allow(row, wrong)
         like = self.rows[(self.labels == self.labels[image]).numpy()]
         for i in torch.randperm(len(like), generator=stream(row, "in its place")).tolist():
@@ -281,7 +281,7 @@ class Shards:
         )
 
     def _try(self, row: int, cut: Cut, place: int) -> str:
-        """What is wrong with a sample; nothing if it was cut."""
+        """Return what is wrong with a sample; nothing if it was cut."""
         if row in self.reading.bad:  # its name is a look into a long file
             return self.reading.bad[row]
         data = bytearray()
@@ -331,7 +331,7 @@ def open_shards(
 
 
 def _account(manifest: Manifest) -> Account:
-    """What the makers of the shards left out."""
+    """Return what the makers of the shards left out."""
     lost = manifest.made.get("left_out")
     if not isinstance(lost, dict) or not lost:
         return Account()

@@ -210,8 +210,8 @@ class _Watched:
 
 
 def _members(url: str) -> Iterator[dict[str, Any]]:
-    """What webdataset makes of the members of a shard. DataError if the shard was cut off, which
-    it would take for its end."""
+    """Return what webdataset makes of the members of a shard. DataError if the shard was cut off,
+    which it would take for its end."""
     with opened(url) as file:
         watched = _Watched(file)
         yield from tar_file_expander([{"url": url, "stream": watched}])
@@ -255,7 +255,8 @@ class StreamFeed:
         self.bad: list[str] = []
 
     def batch(self, step: int) -> dict[str, Read]:
-        """By purpose. DataError names a sample or a shard that cannot be read."""
+        """Return the batch of a step by purpose. DataError names a sample or a shard that cannot
+        be read."""
         if step != self._next:
             self._ahead = self._read_ahead(_Steps(self, step), self.workers)
         self._next = step + 1

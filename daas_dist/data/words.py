@@ -24,7 +24,7 @@ def name_some(names: Sequence[str], most: int = NAMED) -> str:
 
 
 def left_out_line(reason_and_names: tuple[str, Sequence[str]]) -> str:
-    """How many files were left out for one reason, and some of their names."""
+    """Return how many files were left out for one reason, and some of their names."""
     why, names = reason_and_names
     return f"left out: {len(names)} {why} ({name_some(names, 3)})"
 

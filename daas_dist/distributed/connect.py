@@ -106,7 +106,7 @@ def _local_rank(world: int) -> int | None:
 
 
 def _meet(rank: int, arrival: timedelta) -> Store:
-    """Where the ranks find each other, once all are there."""
+    """Return where the ranks find each other, once all are there."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     until = time.monotonic() + arrival.total_seconds()
     while not _resolves(host):  # a container's name may be known only when it runs
@@ -161,8 +161,8 @@ def _generation(store: Store, rank: int, until: float) -> Store | None:
 
 
 def _bounded(task: Callable[[], Store], limit: timedelta) -> Store | Exception | None:
-    """What a task returns or raises, None if it does neither in time: torch waits for ever for a
-    server that takes its connection and says nothing."""
+    """Return what a task returns or raises, None if it does neither in time: torch waits for ever
+    for a server that takes its connection and says nothing."""
     done: list[Store | Exception] = []
 
     def run() -> None:

@@ -25,7 +25,7 @@ def assign(costs: Sequence[float], ranks: int) -> list[int]:
 
 
 def sums(owner: Sequence[int], costs: Sequence[float], ranks: int) -> list[float]:
-    """What the architectures of every rank cost together."""
+    """Return what the architectures of every rank cost together."""
     load = [0.0] * ranks
     for rank, cost in zip(owner, costs, strict=True):
         load[rank] += cost

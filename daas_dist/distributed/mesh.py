@@ -34,7 +34,8 @@ class Traffic:
     longest: float = 0.0
 
     def work(self, seconds: Sequence[float]) -> None:
-        """How long every rank along arch computed, while the others waited for the longest."""
+        """Return how long every rank along arch computed, while the others waited for the
+        longest."""
         self.busy += sum(seconds) / len(seconds)
         self.longest += max(seconds)
 
@@ -50,19 +51,19 @@ class Traffic:
         self.total[purpose] = before[0] + size, before[1] + seconds
 
     def take(self) -> dict[str, dict[str, float]]:
-        """What came together since the last call, for metrics.jsonl."""
+        """Return what came together since the last call, for metrics.jsonl."""
         taken = {p: {"bytes": b, "seconds": s} for p, (b, s) in self.total.items()}
         self.total.clear()
         return taken
 
 
 def gathered_bytes(ranks: int, tensor: Tensor) -> int:
-    """What a rank receives where every rank tells every other its tensor."""
+    """Return what a rank receives where every rank tells every other its tensor."""
     return (ranks - 1) * tensor.numel() * tensor.element_size()
 
 
 def reduced_bytes(ranks: int, tensor: Tensor) -> int:
-    """What a rank receives where a ring sums a tensor: every part goes round twice."""
+    """Return what a rank receives where a ring sums a tensor: every part goes round twice."""
     return 2 * (ranks - 1) * tensor.numel() * tensor.element_size() // ranks
 
 
@@ -81,7 +82,7 @@ class Mesh:
 
     @property
     def arch(self) -> int:
-        """How many such groups there are, over which architectures are dealt."""
+        """Return how many such groups there are, over which architectures are dealt."""
         return self.world // self.data
 
     @property
@@ -96,11 +97,11 @@ class Mesh:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank writes files and prints."""
+        """Tell whether this rank writes files and prints."""
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Which of so many things that need no other rank are this one's."""
+        """Return which of so many things that need no other rank are this one's."""
         return range(self.rank, count, self.world)
 
     # --- Over arch -------------------------------------------------------------------------------
@@ -164,7 +165,8 @@ class Mesh:
         return values
 
     def led(self, task: Callable[[], str | None]) -> str:
-        """What rank 0's task returns, on every rank; its error too, so that all leave together."""
+        """Return what rank 0's task returns, on every rank; its error too, so that all leave
+        together."""
         answer = ""
         if self.leads:
             try:
@@ -197,7 +199,7 @@ class Mesh:
 
     @property
     def device(self) -> str:
-        """Where the backend wants its tensors."""
+        """Return where the backend wants its tensors."""
         nccl = self.world > 1 and dist.get_backend() == "nccl"
         return f"cuda:{self.local_rank}" if nccl else "cpu"
 
@@ -267,7 +269,7 @@ def share_batches(mesh: Mesh, data: int, patience: timedelta | None = None) -> M
 def choose_data(
     wanted: schema.Mesh, world: int, node: int, architectures: int, batch_size: int
 ) -> int:
-    """How many ranks share a batch. ConfigError where the numbers do not go together.
+    """Return how many ranks share a batch. ConfigError where the numbers do not go together.
 
     node: ranks a node. With neither number given, the fewest ranks, inside a node, that leave no
     rank without one of the architectures of a step's search terms; if none do, the most.

@@ -35,7 +35,7 @@ class Event:
 
     @property
     def words(self) -> str:
-        """What it says beside its name and its time."""
+        """Return what it says beside its name and its time."""
         return ", ".join(
             str(value) if key in ("message", "error") else f"{key} {value}"
             for key, value in self.details.items()
@@ -77,7 +77,7 @@ def last_move(events: Iterable[Event]) -> str:
 
 
 def state_after(run_dir: Path, move: str) -> str:
-    """As state(); move: the last event that says anything about it."""
+    """Return the state as state() does; move: the last event that says anything about it."""
     ended = ending(run_dir)
     if ended is not None:
         return STATES[ended[0]]

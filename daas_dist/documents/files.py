@@ -95,5 +95,5 @@ def unreadable(path: Path, error: OSError, remedy: str) -> Exception:
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything is in its place, a link to nowhere too."""
+    """Tell whether anything is in its place, a link to nowhere too."""
     return os.path.lexists(path)

@@ -45,7 +45,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[Row], int]:
 
 
 def read(path: Path, parse: Parse[T], offset: int = 0) -> tuple[list[T], int]:
-    """As read_rows, of what the lines stand for."""
+    """Read as read_rows does, but what the lines stand for."""
     rows: list[T] = []
     for start, line in _lines(path, offset):
         row = _parsed(path, start, line, parse)
@@ -64,8 +64,8 @@ def stream(path: Path, parse: Parse[T]) -> Iterator[T]:
 
 
 def backward(path: Path, parse: Parse[T], without: Sequence[bytes] = ()) -> Iterator[T]:
-    """From the last line to the first, of which only those are read that are asked for. without:
-    lines that hold any of these bytes are passed over unread."""
+    """Read from the last line to the first, of which only those are read that are asked for.
+    without: lines that hold any of these bytes are passed over unread."""
     for start, line in _lines_backward(path):
         if any(mark in line for mark in without):
             continue
@@ -85,7 +85,7 @@ def last(path: Path, parse: Parse[T], most: int) -> tuple[list[T], bool]:
 
 
 def end(path: Path) -> int:
-    """Where the last whole line of a file ends: the byte to read on from."""
+    """Return where the last whole line of a file ends: the byte to read on from."""
     for start, line in _lines_backward(path):
         if _object(line) is not None:
             return start + len(line)
@@ -152,8 +152,8 @@ def _run(path: Path, file: IO[bytes], offset: int) -> Iterator[tuple[int, bytes]
 
 
 def count(path: Path, wanted: Callable[[Row], bool], mark: bytes) -> int:
-    """How many lines are wanted. mark: bytes that each of them has, by which most are passed over
-    unread."""
+    """Return how many lines are wanted. mark: bytes that each of them has, by which most are passed
+    over unread."""
     lines = (line for _, line in _lines(path, 0) if mark in line)
     rows = (_object(line) for line in lines)
     return sum(row is not None and wanted(row) for row in rows)
@@ -266,7 +266,7 @@ def _object(line: bytes) -> Row | None:
 
 
 def _is_torn(path: Path, start: int, line: bytes) -> bool:
-    """Whether a line is the last: none follows it, or none did when it was read."""
+    """Tell whether a line is the last: none follows it, or none did when it was read."""
     if not line.endswith(b"\n"):
         return True
     with path.open("rb") as file:

@@ -30,7 +30,7 @@ TURNS = 6
 
 
 def secret_in(url: str) -> str | None:
-    """What kind of secret a URL holds, in words; None if it holds none that can be seen."""
+    """Return what kind of secret a URL holds, in words; None if it holds none that can be seen."""
     if USER.search(url):
         return "a name, password or token before its @"
     head, query = QUERY.sub("", url), QUERY.search(url)
@@ -43,7 +43,7 @@ def secret_in(url: str) -> str | None:
 
 
 def _is_random(part: str) -> bool:
-    """Whether it has both cases and digits, mixed as no name has them."""
+    """Tell whether it has both cases and digits, mixed as no name has them."""
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in part]
     turns = sum((a == "d") != (b == "d") for a, b in zip(kinds, kinds[1:], strict=False))
     return set("dul") <= set(kinds) and turns >= TURNS

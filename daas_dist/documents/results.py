@@ -205,7 +205,7 @@ def read(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 def kind_of(path: Path) -> Any:
-    """What a result.json says it is of: "search", "trained" or something else."""
+    """Return what a result.json says it is of: "search", "trained" or something else."""
     return _object(path).get("kind")
 
 

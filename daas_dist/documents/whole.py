@@ -58,7 +58,7 @@ class Document(Generic[T]):
         return None if value is None else parsed(self.kind, value, path, self.remedy)
 
     def parse(self, data: bytes, path: Path) -> T:
-        """What the bytes of a file say."""
+        """Return what the bytes of a file say."""
         return parsed(self.kind, _object(data, path, self.remedy), path, self.remedy)
 
     def write(self, folder: Path, value: T) -> None:

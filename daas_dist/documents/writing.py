@@ -36,7 +36,7 @@ def _non_finite(value: Any, name: str) -> Iterator[str]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """As write_bytes."""
+    """Write a text as write_bytes does."""
     write_bytes(path, text.encode())
 
 
@@ -53,7 +53,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
-    """As write_text. ValueError on numbers that are not finite."""
+    """Write JSON as write_text does. ValueError on numbers that are not finite."""
     json_line(value)  # its error names the number
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 

@@ -111,7 +111,7 @@ def _entries(subject: Subject) -> tuple[Key, ...]:
 
 
 def _without(subject: Subject) -> tuple[str, ...]:
-    """What is for searches alone, and of the table of fixed networks all the others."""
+    """Return what is for searches alone, and of the table of fixed networks all the others."""
     if subject.genotype is not None or subject.trained is None:
         return WITHOUT
     own = subject.trained.document["network"]["name"]

@@ -76,7 +76,8 @@ def _per_slot(policy: Policy) -> tuple[str, str]:
 
 
 def _joint(policy: Policy) -> tuple[str, str]:
-    """As _per_slot, where each ordered sequence of operations has its own p and magnitudes."""
+    """Write the stages as _per_slot does, where each ordered sequence of operations has its own
+    p and magnitudes."""
     lines = ["# (operation, how often it is drawn) in each slot", "SLOTS = ("]
     for slot_O in policy.probability_KO.tolist():
         pairs = zip(augment.NAMES, slot_O, strict=True)

@@ -138,7 +138,7 @@ def _reference(key: Key, node: ast.expr) -> Reference:
 
 
 def origin(key: Key) -> Key:
-    """Where a name is defined, that a module may only pass on."""
+    """Return where a name is defined, that a module may only pass on."""
     module = read_module(key[0])
     if module.definition(key[1]) is None and key[1] in module.imported:
         source, name = module.imported[key[1]]
@@ -174,7 +174,7 @@ class Copy:
         return _import_lines(imports) + text + "\n"
 
     def names(self) -> dict[Key, str]:
-        """What each definition is called in the file."""
+        """Return what each definition is called in the file."""
         needed = self._needed()
         names = [name for _, name in needed]
         taken = {*self.reserved, *dir(builtins)}
@@ -282,7 +282,7 @@ def _prefixed(module: str, name: str) -> str:
 
 
 def _in_order(names: set[str]) -> list[Module]:
-    """What a module imports stands before it."""
+    """Return what a module imports stands before it."""
     ordered: list[str] = []
 
     def visit(name: str) -> None:
@@ -304,7 +304,7 @@ Import = tuple[str, str | None, str]
 
 
 def _externals(module: Module, parts: Sequence[ast.AST]) -> set[Import]:
-    """What a definition needs of other packages."""
+    """Return what a definition needs of other packages."""
     used = {part.id for part in parts if isinstance(part, ast.Name)}
     return {
         (source, name, local)

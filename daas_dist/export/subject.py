@@ -38,7 +38,7 @@ class Subject:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What exported files say about where they come from."""
+        """Return what exported files say about where they come from."""
         given = self.document if self.trained is None else self.document["network"]
         return {
             "made_by": "daas export",

@@ -26,7 +26,7 @@ def _in_order(file: bytes) -> bytes:
 
 
 def metadata(subject: Subject, trained: Trained) -> dict[str, Any]:
-    """What the network is and what it takes, in plain values."""
+    """Return what the network is and what it takes, in plain values."""
     return {
         "network": trained.document["network"],
         "input": "float32 [N, *shape], (pixel / 255 - mean) / std a channel",

@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def plain_attention() -> Generator[None, None, None]:
-    """Without torch's fused kernels: they have no forward mode, and no count (2.14)."""
+    """Compute attention without torch's fused kernels: they have no forward mode, and no count
+    (2.14)."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

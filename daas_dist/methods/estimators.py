@@ -69,7 +69,8 @@ class Table(NamedTuple):
         return self.total / self.weight.clamp_min(1e-12)
 
     def standard_error(self) -> Tensor:
-        """Of mean(), with one variance for all choices of the table; infinite where never made."""
+        """Return the standard error of mean(), with one variance for all choices of the table;
+        infinite where never made."""
         count = self.weight**2 / self.weight_squared.clamp_min(1e-300)
         spread = (self.square - self.total * self.mean()).sum() / self.weight.sum().clamp_min(1e-12)
         return torch.where(self.weight > 0, (spread / count.clamp_min(1e-12)).sqrt(), torch.inf)
@@ -138,7 +139,8 @@ class Evidence:
 
 
 def normal_scores(value_IJ: Tensor) -> Tensor:
-    """What a standard normal would show at each one's rank among the J: no outlier leads. (I, J)
+    """Return what a standard normal would show at each one's rank among the J: no outlier leads.
+    (I, J)
 
     Van der Waerden's scores, Φ⁻¹(rank / (J + 1)); values that are equal share their mean rank.
     """
@@ -160,7 +162,7 @@ def leave_one_out(reward_IJ: Tensor) -> Tensor:
 
 
 def shrink(mean: Tensor, error: Tensor) -> Tensor:
-    """What to believe of many noisy means: each times τ² / (τ² + its standard error²).
+    """Return what to believe of many noisy means: each times τ² / (τ² + its standard error²).
 
     Empirical Bayes (James & Stein 1961; Efron & Morris 1973): if the true means spread normally
     about 0 with variance τ², this is their posterior mean; τ² is what the means scatter beyond
@@ -176,7 +178,8 @@ def shrink(mean: Tensor, error: Tensor) -> Tensor:
 
 
 def significant(mean: Tensor, error: Tensor) -> Tensor:
-    """What of each mean is beyond DOUBT standard errors, 0 where nothing is or none was drawn.
+    """Return what of each mean is beyond DOUBT standard errors, 0 where nothing is or none was
+    drawn.
 
     Soft thresholding (Donoho & Johnstone 1994): few operations matter, the others shall not move.
     """

@@ -43,7 +43,8 @@ class Recorder:
     def record(
         self, works: dict[str, Callable[[], None]], warm: Callable[[], object]
     ) -> dict[str, Callable[[], None]]:
-        """What does each of the works, in this order. warm: computes them and keeps nothing."""
+        """Return what does each of the works, in this order. warm: computes them and keeps
+        nothing."""
         if self.stream is None:
             return works
         self.stream.wait_stream(torch.cuda.current_stream())
@@ -126,7 +127,7 @@ class Piece:
             return leaves, self.module(*leaves)
 
     def _gradients(self) -> Sequence[Tensor]:
-        """By inputs, then by weights; ends the graph that _forward left."""
+        """Return gradients by inputs, then by weights; ends the graph that _forward left."""
         leaves, results = self.graph or self._computed()
         self.graph = None
         wanted = [*leaves, *self.module.parameters()]

@@ -262,7 +262,8 @@ def plan_cells(
 
 
 def preprocessings(plan: CellPlan, *, affine: bool, running: bool) -> tuple[nn.Module, nn.Module]:
-    """What brings a cell's two inputs to its width, and the older one to the newer one's size.
+    """Return what brings a cell's two inputs to its width, and the older one to the newer one's
+    size.
 
     DARTS begins each with a ReLU. Here their input is rectified already, as two cells read it.
     """
@@ -274,7 +275,8 @@ def preprocessings(plan: CellPlan, *, affine: bool, running: bool) -> tuple[nn.M
 
 
 def edge_stride(kind: str, source: int) -> int:
-    """In a reduce cell the edges out of the two inputs halve the side."""
+    """Return an edge's stride: in a reduce cell the edges out of the two inputs halve
+    the side."""
     return 2 if kind == "reduce" and source < INPUTS else 1
 
 

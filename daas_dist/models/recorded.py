@@ -197,7 +197,7 @@ class Tracks:
     def _between(
         self, index: int, edge: int, what: str, gated: bool
     ) -> tuple[nn.Module, list[Static], list[Static], list[Static]]:
-        """What a piece computes, of what, what it adds to, and what it clears first."""
+        """Return what a piece computes, of what, what it adds to, and what it clears first."""
         network = self.network
         behind = self.nodes[index - 1][INPUTS:]
         if what == "end":
@@ -275,5 +275,5 @@ def _check(
 
 
 def _copy(given: Sequence[Tensor], into: Sequence[Tensor]) -> None:
-    """In one launch."""
+    """Copy tensors in one launch."""
     torch._foreach_copy_(list(into), list(given))  # pyright: ignore

@@ -60,7 +60,7 @@ class FixedNetwork(nn.Module):
         return [name for name, _ in self.named_parameters()]
 
     def cost(self, genotype: Genotype | None = None) -> float:
-        """As Supernet.cost: every pass costs the same."""
+        """Return the cost as Supernet.cost does: every pass costs the same."""
         _refuse("genotype", genotype)
         return 1.0
 

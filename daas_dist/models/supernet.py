@@ -121,7 +121,7 @@ class Supernet(nn.Module):
         ]
 
     def cost(self, genotype: Genotype) -> float:
-        """What a pass costs, compared with those of other architectures."""
+        """Return what a pass costs, compared with those of other architectures."""
         return sum(COST[name] for kind in self.kinds for name, _ in genotype.cell(kind))
 
     def forward(self, images: Tensor, genotype: Genotype, gates: Tensor | None = None) -> Tensor:

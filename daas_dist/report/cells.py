@@ -51,7 +51,8 @@ def figures(genotype: Genotype, name: str) -> str:
 
 
 def mobile(image: Sequence[int], multiply_adds: int) -> str:
-    """How a network stands to the mobile setting; "" where its images (C, H, W) are smaller."""
+    """Return how a network stands to the mobile setting; "" where its images (C, H, W) are
+    smaller."""
     if min(image[1:]) < MOBILE_SIDE:
         return ""
     where = "outside" if multiply_adds > MOBILE else "within"
@@ -59,7 +60,7 @@ def mobile(image: Sequence[int], multiply_adds: int) -> str:
 
 
 def costs(derived: Derived) -> str:
-    """What the found network costs, in sentences; derived: as result.json has it."""
+    """Return what the found network costs, in sentences; derived: as result.json has it."""
     _, height, width = derived.image
     setting = mobile(derived.image, derived.multiply_adds)
     words = (

@@ -54,7 +54,7 @@ class Trained:
 
     @property
     def above_mobile(self) -> bool:
-        """Whether it is a network for 224 pixels that the mobile setting leaves out."""
+        """Tell whether it is a network for 224 pixels that the mobile setting leaves out."""
         large = self.shape[-1:] >= (MOBILE_SIDE,)
         return large and self.multiply_adds is not None and self.multiply_adds > MOBILE
 
@@ -85,7 +85,8 @@ class Group:
 
 
 def trained(run: Run) -> list[Trained]:
-    """What comparison.json lists, then the trainings that are not in it yet, from their metrics.
+    """Return what comparison.json lists, then the trainings that are not in it yet, from their
+    metrics.
 
     Rows of before there was a top-5, and of before a row told of its data, have none."""
     listed = run.comparison.rows if run.comparison is not None else []
@@ -131,7 +132,7 @@ def trained(run: Run) -> list[Trained]:
 
 
 def groups(run: Run, key: str = "") -> list[Group]:
-    """In order of appearance."""
+    """Group rows in order of appearance."""
     gathered: dict[tuple[str, str], list[Trained]] = {}
     for row in trained(run):
         gathered.setdefault((row.architecture, row.policy), []).append(row)
@@ -162,8 +163,8 @@ def _was_found(group: Group) -> bool:
 
 
 def rivals(best: Group, among: Sequence[Group]) -> list[Group]:
-    """What was found is to beat: the other groups of its run, as far as all are finished; where its
-    network was not searched, those on the same network."""
+    """Return what was found is to beat: the other groups of its run, as far as all are finished;
+    where its network was not searched, those on the same network."""
     if not _was_found(best) or not best.finished:
         return []
     others = [g for g in among if g.key == best.key and g != best and g.finished]

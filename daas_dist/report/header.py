@@ -149,7 +149,7 @@ def _policy_words(name: str) -> str:
 
 
 def _rival(best: Group, group: Group) -> str:
-    """What is different about a group."""
+    """Return what is different about a group."""
     architecture = f"a {trainings.WORDS.get(group.architecture, 'third')} architecture"
     if group.architecture == best.architecture:
         return _policy_words(group.policy)
@@ -203,13 +203,14 @@ def _trained(best: Group) -> list[tuple[str, str, str]]:
 
 
 def _mobile(run: Run, multiply_adds: int) -> str:
-    """How a network stands to the mobile setting, at the images that it was found for."""
+    """Return how a network stands to the mobile setting, at the images that it was found for."""
     derived = derived_of(run)
     return "" if derived is None else cells.mobile(derived.image, multiply_adds)
 
 
 def derived_of(run: Run) -> Derived | None:
-    """What the found network costs; None if it was not said, or no architecture was searched."""
+    """Return what the found network costs; None if it was not said, or no architecture was
+    searched."""
     found = run.result or run.searched
     return None if found is None else found.document.derived
 

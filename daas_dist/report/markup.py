@@ -45,7 +45,7 @@ def amount(number: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """Of ready HTML cells; it scrolls inside its own box where it is too wide."""
+    """Make a table of ready HTML cells; it scrolls inside its own box where it is too wide."""
     top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (

@@ -25,7 +25,7 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def _search_and_its_training(runs: Sequence[Run]) -> bool:
-    """Whether they are one search and one training of what it found, in either order."""
+    """Tell whether they are one search and one training of what it found, in either order."""
     searches = [run for run in runs if run.is_search]
     trainings = [run for run in runs if not run.is_search]
     return len(searches) == len(trainings) == 1 and trainings[0].came_from(searches[0])

@@ -118,14 +118,15 @@ def blocks(values: np.ndarray) -> np.ndarray:
 
 
 def epochs(rows: Sequence[MetricsRow]) -> np.ndarray:
-    """How far each row is, in epochs: fractional, from the step."""
+    """Return how far each row is, in epochs: fractional, from the step."""
     if not isinstance(rows[0], SearchRow):
         return column(rows, "epoch")
     return column(rows, "step") / column(rows, "steps") * column(rows, "epochs")
 
 
 def joint_from(rows: Sequence[MetricsRow]) -> float | None:
-    """Where the policy started to learn, in epochs; None if it has not, or did from the start."""
+    """Return where the policy started to learn, in epochs; None if it has not, or did from the
+    start."""
     phases = [row.phase for row in rows if isinstance(row, SearchRow)]
     if "joint" not in phases or phases[0] == "joint":
         return None
@@ -315,7 +316,7 @@ LARGEST = {
 
 
 def known(rows: Sequence[MetricsRow], *path: str) -> bool:
-    """Whether a number is part of this search at all."""
+    """Tell whether a number is part of this search at all."""
     return bool(np.isfinite(column(rows, *path)).any())
 
 

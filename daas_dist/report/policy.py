@@ -179,7 +179,8 @@ def _weight(policy: Policy, operation: int) -> str:
 
 
 def _readings(policy: Policy, operation: int) -> list[tuple[str, str]]:
-    """For each slot what its magnitude means, and which it is; nothing where it means nothing."""
+    """Say for each slot what its magnitude means, and which it is; nothing where it means
+    nothing."""
     magnitude_KO, share_KO = strength(policy)
     readings = []
     for magnitude, share in zip(magnitude_KO[:, operation], share_KO[:, operation], strict=True):
@@ -225,7 +226,7 @@ def _evidence(evidence: Evidence, order: list[int], name: str) -> str:
 
 
 def _reading(evidence: Evidence) -> str:
-    """How to read the evidence, and how much of it chance would give."""
+    """Return how to read the evidence, and how much of it chance would give."""
     mean_KO, error_KO = evidence.applied
     clear, drawn = (
         int((abs(mean_KO) > plots.CLEAR * error_KO).sum()),

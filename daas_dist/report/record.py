@@ -60,7 +60,7 @@ class Training:
         return next(iter(lines.backward(self.path / metrics.FILE, TrainingRow.parse)), None)
 
     def evaluation(self) -> Evaluation | None:
-        """Of its newest epoch."""
+        """Return the evaluation of its newest epoch."""
         return results.EVALUATION.read(self.path)
 
 
@@ -167,7 +167,8 @@ class Run:
         return None if self.comparison is None else self.comparison.search
 
     def came_from(self, search: "Run") -> bool:
-        """Whether its trainings are of what this search found; the folders may have moved since."""
+        """Tell whether its trainings are of what this search found; the folders may have moved
+        since."""
         if self.searched is None or search.result is None:
             return False
         ours, theirs = self.searched.document, search.result.document

@@ -184,7 +184,7 @@ def _shown(figures: Figures | None) -> str:
 
 
 def _one(values: Sequence[int | None], unit: Callable[[float], str]) -> str:
-    """What all seeds share: a random architecture is another one with each."""
+    """Return what all seeds share: a random architecture is another one with each."""
     told = {value for value in values if value is not None}
     return unit(told.pop()) if len(told) == 1 else "–"
 

@@ -92,7 +92,7 @@ class Follower(Generic[T]):
         self._inode: int | None = None
 
     def poll(self) -> list[T]:
-        """What is new since the last time."""
+        """Return what is new since the last time."""
         try:
             found = self.path.stat()
         except FileNotFoundError:

@@ -122,7 +122,8 @@ class Trained:
     expected: Input
 
     def network(self) -> nn.Module:
-        """In evaluation mode: float32 [N, C, H, W] of preprocess() to logits [N, classes].
+        """Return the network in evaluation mode: float32 [N, C, H, W] of preprocess() to logits
+        [N, classes].
 
         ValueError if the weights are not those of the result.
         """
@@ -179,7 +180,7 @@ class Trained:
             raise ValueError(f"{path} is no safetensors file: {error}") from error
 
     def preprocess(self) -> Preprocess:
-        """From a picture to what network() takes."""
+        """Return the transform from a picture to what network() takes."""
         return Preprocess(self.expected)
 
     def transform(self, generator: torch.Generator | None = None) -> PolicyTransform:

@@ -277,7 +277,7 @@ def _retain(root: Path, sacred: set[int], keep: int) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """What killed processes left behind."""
+    """Return what killed processes left behind."""
     for name in os.listdir(root):
         if name.startswith((".tmp-", ".trash-")):
             _remove(root / name)

@@ -175,8 +175,8 @@ class Lock:
 
 
 def held(run_dir: Path, name: str = FILE) -> bool:
-    """Whether a job is at work there, as far as can be seen at a glance. Damaged if the file names
-    no owner."""
+    """Tell whether a job is at work there, as far as can be seen at a glance. Damaged if the file
+    names no owner."""
     path = run_dir / name
     owner = _owner(path)
     if owner is None or _locked(path):
@@ -198,14 +198,14 @@ def held(run_dir: Path, name: str = FILE) -> bool:
 
 
 def _owner(path: Path) -> Owner | None:
-    """Whose the file is; None where it is not there, or is null: nobody's. Damaged if it names no
-    owner."""
+    """Return whose the file is; None where it is not there, or is null: nobody's. Damaged if it
+    names no owner."""
     data = read(path, OWNER.remedy)
     return None if data is None or data.strip() == b"null" else OWNER.parse(data, path)
 
 
 def _locked(path: Path) -> bool:
-    """Whether its owner has it locked. False where the file system cannot tell, too."""
+    """Tell whether its owner has it locked. False where the file system cannot tell, too."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -222,8 +222,9 @@ def _locked(path: Path) -> bool:
 
 
 def place() -> str:
-    """Where process numbers are unique: the boot of a kernel and its name space of processes.
-    Containers have the host name that they are given, machines that were cloned the same."""
+    """Return where process numbers are unique: the boot of a kernel and its name space of
+    processes. Containers have the host name that they are given, machines that were cloned the
+    same."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
@@ -232,8 +233,8 @@ def place() -> str:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this host began, so that a number used again is not mistaken; None if it
-    is not there. Where there is no /proc a living process counts as the same."""
+    """Return when a process of this host began, so that a number used again is not mistaken; None
+    if it is not there. Where there is no /proc a living process counts as the same."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]

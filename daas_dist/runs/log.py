@@ -202,7 +202,8 @@ def _git_in(folder: Path) -> Callable[..., bytes | None]:
     environment["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*arguments: str) -> bytes | None:
-        """What git prints, or None where there is no git, no checkout, or the answer is no."""
+        """Return what git prints, or None where there is no git, no checkout, or the answer is
+        no."""
         try:
             done = subprocess.run(
                 ["git", *arguments],

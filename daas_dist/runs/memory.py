@@ -10,7 +10,7 @@ LARGEST = 2**25
 
 
 def keep_freed_memory() -> None:
-    """What a step frees, up to a GiB, stays at hand for the next tensors. Only in glibc.
+    """Return what a step frees, up to a GiB, stays at hand for the next tensors. Only in glibc.
 
     Else feature maps are new memory every time, whose pages the kernel clears at the first touch: a
     twelfth of a search step (batch 16, one thread), with as high a peak.

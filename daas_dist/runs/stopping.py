@@ -71,7 +71,7 @@ def shielded() -> Generator[None]:
 
 
 def obey_parent(_: int = 0) -> None:
-    """In a process that was forked under shielded(): end when its parent sends SIGTERM, as
+    """Make a process that was forked under shielded() end when its parent sends SIGTERM, as
     Process.terminate does, and at nobody else's."""
     parent = os.getppid()
 
@@ -148,6 +148,6 @@ class Stop:
 
 
 def _by_nohup(number: signal.Signals) -> bool:
-    """Whether this run shall outlive its terminal. Shells that run scripts ignore SIGINT and
+    """Tell whether this run shall outlive its terminal. Shells that run scripts ignore SIGINT and
     SIGQUIT for what they start in the background too, where they mean nothing by it."""
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

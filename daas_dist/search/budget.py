@@ -78,7 +78,7 @@ class Limit:
     table: CostTable
 
     def excess(self, genotype: Genotype) -> float:
-        """How far above the limit, as a share of it; 0 within."""
+        """Return how far above the limit, as a share of it; 0 within."""
         return max(0.0, self.table.of(genotype) / self.most - 1)
 
 
@@ -100,7 +100,7 @@ class Choice:
 
 
 def derive_within(limits: Sequence[Limit], alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
-    """Of the architectures within all limits, the one with the highest score.
+    """Find, of the architectures within all limits, the one with the highest score.
 
     Exact, node by node: of all choices for the nodes so far, those are kept that score higher than
     all that cost no more by any table. There is one, as a network of pools is within each limit.
@@ -163,8 +163,8 @@ class Budget:
 
     @staticmethod
     def of(settings: schema.Search, costs: Costs) -> "Budget":
-        """Of search.max_flops and search.max_parameters, where they are set. ConfigError where no
-        network is within."""
+        """Make the budget of search.max_flops and search.max_parameters, where they are set.
+        ConfigError where no network is within."""
         asked = (
             ("max_flops", settings.max_flops, costs.multiply_adds),
             ("max_parameters", settings.max_parameters, costs.parameters),

@@ -71,8 +71,8 @@ def result(search: Search) -> dict[str, Any]:
 
 @torch.no_grad()
 def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float | None]:
-    """Of the network that the genotype stands for, and in expectation over those that α and β do;
-    the price (nats) that holds them to limits."""
+    """Count the costs of the network that the genotype stands for, and in expectation over those
+    that α and β do; the price (nats) that holds them to limits."""
     if genotype is None:
         return dict.fromkeys(("parameters", "multiply_adds", "expected_multiply_adds", "price"))
     costs, state = search.costs, search.state

@@ -98,7 +98,7 @@ def _warn_of_idle_ranks(config: Config, job: Job) -> None:
 
 
 def _resume(search: Search, job: Job) -> None:
-    """From the newest whole checkpoint."""
+    """Go on from the newest whole checkpoint."""
 
     def warn(text: str) -> None:
         if job.log is not None:

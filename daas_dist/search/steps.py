@@ -176,7 +176,7 @@ class Search:
 
     @property
     def _reuses_gradients(self) -> bool:
-        """Whether the weight step takes Eq. (13)'s training gradients (not in the paper)."""
+        """Tell whether the weight step takes Eq. (13)'s training gradients (not in the paper)."""
         return self.config.search.reuse_gradients and self.searches_policy
 
     def _search_terms(
@@ -214,7 +214,7 @@ class Search:
 
     @property
     def _plain_control(self) -> bool:
-        """Whether per-image rewards are compared with those of the images under no policy."""
+        """Tell whether per-image rewards are compared with those of the images under no policy."""
         return self.estimator.per_image and self.config.search.evidence.control == "plain"
 
     def _remember(self, terms: Sequence[Contribution]) -> None:
@@ -283,7 +283,8 @@ class Search:
 
     @property
     def _policy_count(self) -> int:
-        """How many rewards an architecture has: one a policy, of the batch or of each image."""
+        """Return how many rewards an architecture has: one a policy, of the batch or of each
+        image."""
         settings = self.config.search
         if self.estimator.per_image:
             return settings.batch_size * settings.policies_per_image
@@ -295,7 +296,8 @@ class Search:
 
     @property
     def _exact(self) -> bool:
-        """Whether every rank sums Eq. (14)'s terms in their order, or the backend in its own."""
+        """Tell whether every rank sums Eq. (14)'s terms in their order, or the backend in its
+        own."""
         return self.config.mesh.reduction == "exact"
 
     def _mean(self, own: Tensor) -> Tensor:
@@ -369,7 +371,7 @@ class Search:
 
     @property
     def _draw_count(self) -> int:
-        """How many Γ a batch gets: one for each image, or one for all (the paper)."""
+        """Return how many Γ a batch gets: one for each image, or one for all (the paper)."""
         return self.config.search.batch_size if self.estimator.per_image else 1
 
     def _draws(self, purpose: str, index: int, count: int) -> Draws:
@@ -390,7 +392,8 @@ class Search:
     def train_input(
         self, images_u8: Tensor, draws: Draws | None, purpose: str, index: int
     ) -> Tensor:
-        """What the network trains on: the policy (one Γ an image, or one for all), cutout."""
+        """Return what the network trains on: the policy (one Γ an image, or one for all),
+        cutout."""
         part = self.mesh.part
         generator = stream(self.config.seed, "augment", purpose, self.state.step, index)
         if draws is not None:
@@ -425,7 +428,7 @@ class Search:
     # --- What is found ---------------------------------------------------------------------------
 
     def genotype(self) -> Genotype | None:
-        """What α and β stand for, within the limits if there are any."""
+        """Return what α and β stand for, within the limits if there are any."""
         if not self.searches_architecture:
             return None
         alpha, beta = self.state.alpha.detach(), self.state.beta.detach()
@@ -433,7 +436,8 @@ class Search:
 
     @cached_property
     def costs(self) -> Costs:
-        """Of the networks that architectures of this search stand for (search.derived)."""
+        """Return the costs of the networks that architectures of this search stand for
+        (search.derived)."""
         derived, images = self.config.search.derived, self.data.train
         channels, height, width = images.shape
         return costs_of(
@@ -457,8 +461,8 @@ def _genotype(z: SampledArchitecture | None) -> Genotype | None:
 
 
 def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """In the memory order of its parameter, whichever rank it came from: a norm adds in that order,
-    so that another order is another rounding."""
+    """Lay a gradient out in the memory order of its parameter, whichever rank it came from: a
+    norm adds in that order, so that another order is another rounding."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

@@ -35,7 +35,7 @@ Pair = tuple[str, int]
 
 
 def edges_into(target: int) -> slice:
-    """Where in EDGES the edges into a node stand."""
+    """Return where in EDGES the edges into a node stand."""
     start = sum(range(INPUTS, target))
     return slice(start, start + target)
 
@@ -142,7 +142,7 @@ def cell_from_choice(kept_E: Tensor, operation_E: Tensor) -> tuple[Pair, ...]:
 
 
 def edge_indices(pairs: Sequence[Pair]) -> list[int]:
-    """For each pair of a cell, the position of its edge in EDGES."""
+    """Return, for each pair of a cell, the position of its edge in EDGES."""
     return [EDGES.index((source, INPUTS + k // IN_DEGREE)) for k, (_, source) in enumerate(pairs)]
 
 

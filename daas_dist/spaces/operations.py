@@ -265,7 +265,7 @@ def _values(ranges: str) -> Tensor:
 
 
 def describe(operation: str, magnitude: int, ranges: str) -> str:
-    """For a person: "rotate ±16.7°", "posterize to 6 bits", "invert"."""
+    """Write an operation for a person: "rotate ±16.7°", "posterize to 6 bits", "invert"."""
     if operation not in NAMES:
         raise ValueError(f"operation is {operation!r}, expected one of {', '.join(NAMES)}")
     row = TABLE[NAMES.index(operation)]

@@ -34,7 +34,7 @@ def policy_count(slots: int) -> int:
 
 
 def policy_index(operation_NK: Tensor) -> Tensor:
-    """Which of the O**K ordered policies a sequence of operations is (base-O digits)."""
+    """Return which of the O**K ordered policies a sequence of operations is (base-O digits)."""
     index_N = torch.zeros(len(operation_NK), dtype=torch.long)
     for operation_N in operation_NK.unbind(1):
         index_N = index_N * len(augment.NAMES) + operation_N
@@ -126,7 +126,8 @@ class PolicyLogits:
         return (log_pi_NK + log_applied_NK).sum(-1)
 
     def occurrence(self) -> "Occurrence":
-        """How often p(Γ; γ) has an operation in a slot, applies it, and with which magnitude.
+        """Return how often p(Γ; γ) has an operation in a slot, applies it, and with which
+        magnitude.
 
         Exact; differentiable in γ.
         """

@@ -194,7 +194,7 @@ def host() -> list[Check]:
 
 
 def run_directory(folder: Path) -> list[Check]:
-    """What a run does with its disk: make, fsync, rename, link."""
+    """Return what a run does with its disk: make, fsync, rename, link."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
@@ -304,7 +304,8 @@ def _decoding(config: Config, images: "Shards") -> Check:
 
 
 def preflight(partition: str | None, minutes: int | None, signal_seconds: int) -> list[Check]:
-    """What Slurm's settings mean for a run. minutes: its time limit; None is the partition's."""
+    """Return what Slurm's settings mean for a run. minutes: its time limit; None is the
+    partition's."""
     if not slurm.available():
         remedy = "nothing, unless this is a login node: then put sbatch on PATH"
         return [Check("Slurm", "ok", "not on this machine", remedy)]

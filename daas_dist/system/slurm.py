@@ -143,7 +143,7 @@ def cancel(identifiers: Sequence[str]) -> None:
 
 
 def node_address(name: str) -> str:
-    """How the controller reaches a node: an address, or a name that resolves somewhere."""
+    """Return how the controller reaches a node: an address, or a name that resolves somewhere."""
     return _node(name).get("NodeAddr", name)
 
 

@@ -78,7 +78,8 @@ def run_training(config: Config, report: Report | None = None) -> Path:
 
 
 def _found(config: Config) -> dict[str, Any] | None:
-    """What the found rows train: train.result, with the policy of train.policy_result if given."""
+    """Return what the found rows train: train.result, with the policy of train.policy_result if
+    given."""
     if config.train.result is None:
         return None
     searched = read(config.train.result)
@@ -103,8 +104,8 @@ def _keep(searched: dict[str, Any], run_dir: Path) -> None:
 
 
 def _cut(job: Job, team: Mesh) -> Cut:
-    """How the ranks share a batch. Where train.micro_batch is null the first start decides, as
-    another number of ranks would otherwise go on with another batch norm."""
+    """Return how the ranks share a batch. Where train.micro_batch is null the first start decides,
+    as another number of ranks would otherwise go on with another batch norm."""
     settings, part = job.config.train, Part(team.rank, team.world)
 
     def first() -> str:

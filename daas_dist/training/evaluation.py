@@ -26,13 +26,13 @@ MOST_CONFUSED = 100
 
 
 def size(classes: int) -> int:
-    """How long the vector of sums is."""
+    """Return how long the vector of sums is."""
     return 2 + 3 * BINS + classes * _columns(classes)
 
 
 def _columns(classes: int) -> int:
-    """Of a class's row: how often it was taken for each class, or how many images and how many of
-    them right."""
+    """Count the columns of a class's row: how often it was taken for each class, or how many
+    images and how many of them right."""
     return classes if classes <= MOST_CONFUSED else 2
 
 
@@ -57,7 +57,8 @@ def sums(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
 
 
 def numbers(total: Tensor, classes: int) -> Evaluation:
-    """What the sums over all images say. ValueError where they are of another number of classes."""
+    """Return what the sums over all images say. ValueError where they are of another number of
+    classes."""
     total = total.cpu()
     if total.shape != (size(classes),):
         raise ValueError(f"{list(total.shape)} sums, not {size(classes)} for {classes} classes")
@@ -93,8 +94,8 @@ def expected_calibration_error(bins_B3: Tensor) -> float:
 
 
 def summary(lines: Sequence[Mapping[str, Any]], last: Evaluation) -> dict[str, Any]:
-    """What a row of the comparison says of its tests. lines: of metrics.jsonl, one an epoch. last:
-    the last epoch's. The best epoch is the first of the highest top-1."""
+    """Return what a row of the comparison says of its tests. lines: of metrics.jsonl, one an epoch.
+    last: the last epoch's. The best epoch is the first of the highest top-1."""
     best = max(lines, key=lambda line: line["test_accuracy"])
     return {
         "last": lines[-1]["test_accuracy"],

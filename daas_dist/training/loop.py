@@ -118,7 +118,8 @@ class Training:
         """Loss and accuracy over the epoch's steps so far, as a stop may come between two."""
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint of this step: the same whatever the ranks and the engine are."""
+        """Return the state for a checkpoint of this step: the same whatever the ranks and the
+        engine are."""
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -254,7 +255,8 @@ class Training:
 
     @property
     def _batches_of_all(self) -> int:
-        """How many batches of test images every rank has: after each they can agree to stop."""
+        """Return how many batches of test images every rank has: after each they can agree to
+        stop."""
         if self.mesh.world > 1 and isinstance(self.tested, Stream):
             return 0  # nobody knows
         least = len(self.data.test) // self.mesh.world
@@ -264,11 +266,11 @@ class Training:
         return self.inputs.changed(images_u8, self.row.seed, step, part)
 
     def _tested(self, images_u8: Tensor) -> Tensor:
-        """What the network sees of test images."""
+        """Return what the network sees of test images."""
         images = self.inputs.test(images_u8.to(self.device))
         return images.contiguous(memory_format=torch.channels_last)
 
 
 def _full(logits: Tensor) -> Tensor:
-    """In float32 at least, whatever the network computed in."""
+    """Return logits in float32 at least, whatever the network computed in."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

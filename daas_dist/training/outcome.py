@@ -44,7 +44,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def described(path: Path) -> dict[str, str]:
-    """What result.json says of weights that are there already."""
+    """Return what result.json says of weights that are there already."""
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
@@ -104,7 +104,8 @@ def document(
 
 
 def _network(config: Config, data: DataSet, row: Row) -> dict[str, Any]:
-    """What models.build or Network is to be called with. A fixed network has its own sizes."""
+    """Return what models.build or Network is to be called with. A fixed network has its own
+    sizes."""
     genotype = rows.genotype(config, row)
     return {
         "name": "genotype" if genotype is not None else row.architecture,

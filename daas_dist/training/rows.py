@@ -58,7 +58,7 @@ def genotype(config: Config, row: Row) -> Genotype | None:
 
 
 def network(config: Config, data: DataSet, row: Row) -> nn.Module:
-    """With the row's first weights, the same on every rank."""
+    """Build the network with the row's first weights, the same on every rank."""
     settings, cells = config.train, genotype(config, row)
     classes, in_channels = len(data.train.classes), data.train.shape[0]
     with _weights_of(row):
@@ -77,7 +77,7 @@ def network(config: Config, data: DataSet, row: Row) -> nn.Module:
 
 @contextmanager
 def _weights_of(row: Row) -> Generator[None]:
-    """What is drawn inside from torch's own generator are the row's first weights."""
+    """Return what is drawn inside from torch's own generator are the row's first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(row.seed, "training-weights").initial_seed())
         yield
@@ -89,7 +89,7 @@ def policy_path(config: Config) -> Path:
 
 
 def policy(config: Config, row: Row) -> ImagePolicy:
-    """What the row's policy adds to crop, flip and cutout."""
+    """Return what the row's policy adds to crop, flip and cutout."""
     found = load_policy(policy_path(config)) if row.policy == "found" else None
     natural = config.data.name in ANY_SIZE
     which = v2.AutoAugmentPolicy.IMAGENET if natural else v2.AutoAugmentPolicy.CIFAR10
@@ -97,7 +97,7 @@ def policy(config: Config, row: Row) -> ImagePolicy:
 
 
 def images(config: Config, row: Row) -> Data:
-    """How the row's images are cut and changed beside its policy."""
+    """Return how the row's images are cut and changed beside its policy."""
     return replace(config.data, **PLAIN) if row.policy == "none" else config.data
 
 

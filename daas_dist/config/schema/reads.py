@@ -14,7 +14,7 @@ from daas_dist.config.schema.search import FIXED
 from daas_dist.config.schema.train import ARCHITECTURES
 
 Test = Callable[[Any], bool]
-"""Of a value as YAML has it, whose type may still be wrong."""
+"""A test of a value as YAML has it, whose type may still be wrong."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def no_effect(key: str, values: Mapping[str, Any]) -> str:
 
 
 CHOICES = {"data.name": "data", "model.name": "model"}
-"""What one changes in place of a key that a choice brings."""
+"""Choices to change in place of the key that each brings."""
 
 
 def _is(*values: Any) -> Test:

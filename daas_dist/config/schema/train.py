@@ -29,7 +29,7 @@ names FIXED networks, and torchvision's by their names there."""
 
 
 def in_torchvision(name: str) -> bool:
-    """Whether torchvision has a classification network by that name."""
+    """Tell whether torchvision has a classification network by that name."""
     from torchvision import models  # takes a second: only for a name that is none of ours
 
     return name in models.list_models(module=models)

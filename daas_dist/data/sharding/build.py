@@ -156,7 +156,7 @@ class _Work:
     plan: str
 
     def counts(self) -> list[int]:
-        """How many pictures each shard is to hold."""
+        """Return how many pictures each shard is to hold."""
         whole, rest = divmod(len(self.source.names), self.recipe.per_shard)
         return [self.recipe.per_shard] * whole + [rest] * (rest > 0)
 
@@ -200,11 +200,11 @@ class _Work:
         return part
 
     def name_of(self, i: int) -> str:
-        """What a picture was called."""
+        """Return what a picture was called."""
         return f"{self.source.class_ids[int(self.source.labels[i])]}/{self.source.names[i]}"
 
     def _picture(self, data: bytes, name: str) -> bytes:
-        """As it goes into a shard."""
+        """Prepare a picture as it goes into a shard."""
         if ending(data) is None:
             raise _NoPicture(unread(data, name))
         return data if self.recipe.resize is None else _resized(data, self.recipe.resize)
@@ -264,7 +264,7 @@ class _Work:
         return parts
 
     def _left_out(self, left_out: dict[str, str]) -> dict[int, dict[str, str]]:
-        """Which files were left out of each shard."""
+        """Return which files were left out of each shard."""
         found: dict[int, dict[str, str]] = {}
         for place, i in enumerate(self.order() if left_out else []):
             name = self.name_of(i)

@@ -139,7 +139,7 @@ def _tell_made(where: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def _progress(what: str) -> Generator[build.Report]:
-    """On stderr."""
+    """Show progress on stderr."""
     with shown() as report:
         yield lambda done, total: report(what, done, total)
 

@@ -162,7 +162,8 @@ class Member:
 
 
 def _key(member: Member) -> str:
-    """Of its sample, as webdataset has it: the path up to the first dot of the name."""
+    """Return the key of its sample, as webdataset has it: the path up to the first dot of the
+    name."""
     folder, slash, name = member.name.rpartition("/")
     return folder + slash + name.partition(".")[0]
 

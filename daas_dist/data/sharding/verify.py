@@ -41,7 +41,7 @@ def verify(
     workers: int = 1,
     done: Progress = lambda name: None,
 ) -> list[str]:
-    """What is wrong with a folder of shards, each in a sentence; none is well.
+    """Return what is wrong with a folder of shards, each in a sentence; none is well.
 
     Always the manifest, the index, the names and every shard's size. full: also every shard's
     sha256, and its members against the index, so a bad sample is named. decode: so many pictures,
@@ -102,7 +102,7 @@ def _wrong_histograms(folder: ShardFolder) -> Iterator[str]:
 
 
 def _wrong_bytes(folder: ShardFolder, number: int) -> list[str]:
-    """What is wrong inside a shard: the samples that have changed, or the tar."""
+    """Return what is wrong inside a shard: the samples that have changed, or the tar."""
     shard = folder.manifest.shards[number]
     path = folder.root / shard.name
     if not os.path.isfile(path):
@@ -133,7 +133,7 @@ def _wrong_bytes(folder: ShardFolder, number: int) -> list[str]:
 
 
 def _unlike_index(folder: ShardFolder, number: int) -> list[str]:
-    """Where the members of a shard are not what the index says."""
+    """Return where the members of a shard are not what the index says."""
     path = folder.root / folder.manifest.shards[number].name
     first = int(folder.first[number])
     expected = folder.rows[first : folder.first[number + 1]]
@@ -234,7 +234,7 @@ def index(
 
 
 def _depths(path: Path, rows: np.ndarray, keys: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """As manifest.deepest takes them."""
+    """Return the depths as manifest.deepest takes them."""
     with path.open("rb") as file:
         for row, key in zip(rows, keys, strict=True):
             greatest, colours = depth_of(

@@ -83,7 +83,7 @@ class Engine(ABC):
 
     @final
     def autocast(self) -> AbstractContextManager[Any]:
-        """In which the network computes in the engine's precision."""
+        """Return the context in which the network computes in the engine's precision."""
         enabled = self._dtype != torch.float32
         return torch.autocast(self.device.type, self._dtype, enabled=enabled)
 
@@ -97,7 +97,7 @@ class Engine(ABC):
 
     @abstractmethod
     def passing(self, last: bool) -> AbstractContextManager[Any]:
-        """Around the passes of each micro-batch. last: it is this rank's last of the step."""
+        """Wrap the passes of each micro-batch. last: it is this rank's last of the step."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -110,7 +110,7 @@ class Engine(ABC):
 
     @final
     def clip_gradients(self) -> None:
-        """By the norm of all together, added up in one order whatever the engine."""
+        """Clip gradients by the norm of all together, added up in one order whatever the engine."""
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
 
@@ -126,7 +126,7 @@ class Engine(ABC):
 
 
 def within_memory(task: Callable[[], Made]) -> Made:
-    """What the task makes; where there is too little memory, what can be done."""
+    """Return what the task makes; where there is too little memory, what can be done."""
     try:
         return task()
     except torch.OutOfMemoryError as error:
