@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from daas_dist.config.rules import refuse
+from daas_dist.documents.escaping import CONTROL
 
 NULL = "null"
 """The only text that is none."""
 
 QUOTED = re.compile(r"""(?P<quote>["'])(?P<inside>.*)(?P=quote)""", re.DOTALL)
 LIST = re.compile(r"\[.*\]|\{\s*(\w+\s*:.*)?\}", re.DOTALL)
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 BEFORE_QUOTE = re.compile(r"""(\\*)(["']|$)""")
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 

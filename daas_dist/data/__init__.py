@@ -27,7 +27,6 @@ from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.shards import Shards, limit_classes, open_shards
 from daas_dist.data.stream import Stream, StreamFeed, StreamOrder, open_stream
-from daas_dist.data.words import printable
 
 __all__ = [
     "FASHION_MNIST_ROOT",
@@ -55,7 +54,6 @@ __all__ = [
     "measure",
     "open_shards",
     "open_stream",
-    "printable",
     "put_aside",
     "split",
     "workers_for",

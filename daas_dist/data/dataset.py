@@ -41,9 +41,10 @@ from daas_dist.data.enough import check_batch, check_classes
 from daas_dist.data.images import too_dark
 from daas_dist.data.manifest import MANIFEST
 from daas_dist.data.remote import Absent, NotFetched
-from daas_dist.data.words import name_some, pictures, printable
+from daas_dist.data.words import name_some, pictures
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.documents import escaping
+from daas_dist.documents.escaping import printable
 from daas_dist.rng import Part, stream
 from daas_dist.runs.log import RunLog
 from daas_dist.runs.progress import Report, shown, silent

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from daas_dist.data.formats import is_picture_name
 from daas_dist.data.leftovers import is_archive_name, why_left_out
-from daas_dist.data.words import name_some, pictures, printable
+from daas_dist.data.words import name_some, pictures
+from daas_dist.documents.escaping import printable
 
 EXPECTED = "one folder a class (ROOT/cat/1.jpg, ROOT/dog/2.jpg)"
 

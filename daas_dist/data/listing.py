@@ -27,7 +27,8 @@ from daas_dist.data.leftovers import (
     is_archive_name,
     why_left_out,
 )
-from daas_dist.data.words import name_some, pictures, printable
+from daas_dist.data.words import name_some, pictures
+from daas_dist.documents.escaping import printable
 
 NO_CLASS = "lies in no class folder"
 """Why a picture in the root itself is bad."""

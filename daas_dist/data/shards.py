@@ -36,7 +36,7 @@ from daas_dist.data.manifest import (
 )
 from daas_dist.data.remote import NotFetched
 from daas_dist.data.surrogate import choose
-from daas_dist.data.words import printable
+from daas_dist.documents.escaping import printable
 from daas_dist.rng import WHOLE, Part, stream
 from daas_dist.spaces import operations as augment
 

@@ -1,21 +1,9 @@
 """Names and counts as they are printed."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that are no text, and all that end a line."""
 
 NAMED = 20
 """In an error, before "and … more"."""
-
-
-def printable(name: Path | str) -> str:
-    """A file name may hold bytes that are no text, a new line or what a terminal obeys; printing it
-    must not fail."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def name_some(names: Sequence[str], most: int = NAMED) -> str:

@@ -8,11 +8,25 @@ turn or hide text. What is not plain is shown as Python writes it: \\x1b, \\u202
 import html as _html
 import re
 import unicodedata
+from pathlib import Path
 
 from daas_dist.documents.redact import redacted
 
 COLOUR = re.compile("(?:\x1b\\[|\x9b)[0-9;:]*m")
 """A sequence of colours, which programs write into their logs."""
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that are no text, and all that end a line."""
+
+
+def printable(name: Path | str) -> str:
+    """Escape what is no text in the name of a file, and what ends a line; returns what is kept.
+
+    Letters stay that join or turn others, as scripts need them; `visible` is for what is shown.
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def visible(text: object, keep: str = "") -> str:

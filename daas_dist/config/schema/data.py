@@ -19,7 +19,7 @@ from daas_dist.config.rules import (
 )
 
 CHANNELS = {"fashion_mnist": 1, "cifar10": 3, "cifar100": 3}
-"""The form of images whose set has one."""
+"""Channels of the sets whose files have one form."""
 ANY_SIZE = ("folder", "shards", "stream")
 """What data.* may name whose images are of any size."""
 

@@ -21,11 +21,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from daas_dist.data import Images, list_classes, printable
+from daas_dist.data import Images, list_classes
 from daas_dist.data.layout import Keys
 from daas_dist.data.manifest import LARGEST_PICTURE, DataError
 from daas_dist.data.sharding.tars import members
 from daas_dist.data.words import left_out_line
+from daas_dist.documents.escaping import printable
 
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"

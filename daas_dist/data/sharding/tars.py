@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from daas_dist.data import printable
 from daas_dist.data.formats import ending
 from daas_dist.data.manifest import LARGEST_PICTURE, ROW, DataError, Shard
+from daas_dist.documents.escaping import printable
 from daas_dist.runs.log import sync_folder
 
 BLOCK = tarfile.BLOCKSIZE
