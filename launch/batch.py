@@ -92,6 +92,7 @@ def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[
     name = _name(plan) if alone else f"{_name(plan)}/{runs[0].group}"
     directories = [str(run.run_dir.absolute()) for run in runs]
     before = shlex.join(site.code.run("launch.attempt", "before", *directories))
+    leave = "; ".join(_leave(site, directories))
     executor.update_parameters(
         **_parameters(name, site, "afterok", parents),
         array_parallelism=site.resources.array_parallelism,
@@ -99,7 +100,7 @@ def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[
             *_setup(site),
             "trap 'told=143' TERM  # while the line below runs: no rank is started any more",
             f'SLURM_JOB_END_TIME=$({before}) || [ -n "$told" ] || exit $?',
-            f'[ -z "$told" ] || {{ unset {NO_KILL}; status=$told; {_leave(site, directories)}; }}',
+            f'[ -z "$told" ] || {{ unset {NO_KILL}; status=$told; {leave}; }}',
             "export SLURM_JOB_END_TIME",
             "trap : TERM  # bash waits for its ranks, which save, and goes on to the last line",
         ],
@@ -112,7 +113,7 @@ def executor_for(plan: Plan, runs: Sequence[Run], site: Site, parents: Sequence[
 def _teardown(site: Site, runs: Sequence[Run], directories: Sequence[str]) -> list[str]:
     """The lines of a job's script after its ranks: what became of them, and what comes then."""
     if not site.resources.no_kill:
-        return ["status=$?", "whole", _leave(site, directories)]
+        return ["status=$?", "whole", *_leave(site, directories)]
     ranks = site.code.run("launch.rank", *directories, python=site.resources.rank_python)
     given = shlex.join(["--unbuffered", *_step(site, runs), *site.resources.front, *ranks])
     return [
@@ -127,9 +128,9 @@ def _teardown(site: Site, runs: Sequence[Run], directories: Sequence[str]) -> li
     ]
 
 
-def _leave(site: Site, directories: Sequence[str]) -> str:
-    """Write bash's last line; nothing interrupts what is noted there."""
-    return f"trap '' TERM; exec {_after(site, directories)}"
+def _leave(site: Site, directories: Sequence[str]) -> list[str]:
+    """Write bash's last lines; nothing interrupts what is noted there."""
+    return ["trap '' TERM", f"exec {_after(site, directories)}"]
 
 
 def _after(site: Site, directories: Sequence[str]) -> str:

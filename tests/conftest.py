@@ -16,6 +16,7 @@ MINUTES = (
     "test_runs_imagenet", "test_launch_local", "test_slurm_docs", "test_slurm_chain",
     "test_slurm_sites", "test_slurm_lost_nodes", "test_multi_node", "test_utf8",
     "test_runs_group_signals", "test_engines", "test_budget", "test_documents_fuzz",
+    "test_runs_engines", "test_runs_train", "test_runs_targets", "test_report", "test_reads",
 )  # fmt: skip
 """Files of whole runs: no core shall wait for the last of them in the end. One Slurm after another,
 as far as two workers go."""

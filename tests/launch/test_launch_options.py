@@ -218,7 +218,7 @@ def test_a_command_in_front_of_the_ranks_python(slurm: FakeSlurm, tmp_path: Path
     assert "launch/snapshot.py" in " ".join(line[at:])
     # What asks Slurm is outside: a container has no scontrol.
     outside = [each for each in script(slurm).splitlines() if "launch.attempt" in each]
-    assert len(outside) == 2 and all(sys.executable in each for each in outside)
+    assert len(outside) == 3 and all(sys.executable in each for each in outside)
 
 
 def test_pyxis_sees_the_runs_the_code_and_the_images(slurm: FakeSlurm, tmp_path: Path) -> None:
