@@ -35,13 +35,24 @@ def test_a_lost_node_costs_no_result(
     cluster.submit("--nodes", "2", *words(run_dir))
     with held(run_dir):
         cluster.devcluster("lose", node)
-    wait(lambda: len(events(run_dir, "attempt")) > 1 or "PENDING" in cluster.state(run_dir))
-    cluster.devcluster("mend", node)
-    if len(events(run_dir, "attempt")) == 1:
-        cluster.let_go(run_dir)
-    wait(lambda: completed(cluster, run_dir), "its end")
+    comes_back(cluster, run_dir, node)
     torture.same(run_dir, peaceful)
-    assert len(events(run_dir, "attempt")) == 2
+
+
+def comes_back(cluster: Cluster, run_dir: Path, lost: str) -> None:
+    """Mend the node once the job is in the queue again, or has begun on others; wait for its end.
+
+    On a busy machine Slurm may take a node for lost once more: then there are more attempts.
+    """
+    wait(lambda: len(events(run_dir, "attempt")) > 1 or "PENDING" in cluster.state(run_dir))
+    cluster.devcluster("mend", lost)
+
+    def ended() -> bool:
+        cluster.hurry(run_dir)
+        return completed(cluster, run_dir)
+
+    wait(ended, "its end")
+    assert len(events(run_dir, "attempt")) > 1
 
 
 @pytest.mark.long
@@ -88,9 +99,5 @@ def test_with_no_kill_a_job_without_its_script_comes_back(
     cluster.submit("--nodes", "2", "--sbatch", "no-kill", *words(run_dir))
     with held(run_dir):
         cluster.devcluster("lose", "n1")
-    wait(lambda: "PENDING" in cluster.state(run_dir), "its requeue")
-    cluster.devcluster("mend", "n1")
-    if len(events(run_dir, "attempt")) == 1:
-        cluster.let_go(run_dir)
-    wait(lambda: completed(cluster, run_dir), "its end")
+    comes_back(cluster, run_dir, "n1")
     torture.same(run_dir, peaceful)
