@@ -35,7 +35,7 @@ from daas_dist.config import Config
 from daas_dist.data import Batches, Images, split
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Batch
+from daas_dist.methods.passes import Batch
 from daas_dist.rng import stream
 from daas_dist.runs.log import checkout
 from daas_dist.schedules import cosine

@@ -39,20 +39,12 @@ def passes(config: Config) -> float:
 
     What SearchState.passes counts.
     """
-    from daas_dist.search.steps import JVP  # torch takes seconds
-
-    search = config.search
     if config.kind != "search":
         return 1.0
-    architectures = search.architectures
-    weights = 1 if search.target == "policy" else search.weight_architectures
-    if search.target == "architecture":
-        return float(architectures + weights)
-    per_image = search.estimator not in ("paper", "leave_one_out")
-    forward_mode = search.policies_per_image + (search.evidence.control == "plain")
-    train = 1 + forward_mode * JVP if per_image else search.policies_per_architecture
-    each = train + 1 + (search.architecture_gradient_at == "theta")
-    return architectures * each + (0 if search.reuse_gradients else weights)
+    from daas_dist.search.method import build_method  # torch takes seconds
+
+    search = config.search
+    return build_method(config).passes(search.warmup_epochs + search.joint_epochs - 1)
 
 
 def hours(config: Config, near: Path) -> str:

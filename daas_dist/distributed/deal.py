@@ -5,14 +5,16 @@ so they may be dealt in any way, and are dealt by what their paths cost.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Contribution, Weights, flat, unflat, weight_gradient
+from daas_dist.methods.equations import weight_gradient
+from daas_dist.methods.interface import Contribution
+from daas_dist.methods.passes import Weights, flat, unflat
 
 
 def assign(costs: Sequence[float], ranks: int) -> list[int]:
@@ -36,15 +38,15 @@ def deal(
     mesh: Mesh,
     costs: Sequence[float],
     term: Callable[[int], Contribution],
-    rewards: int,
+    like: Mapping[str, Sequence[int]],
     gradients: Sequence[str],
     active: Callable[[int], Weights],
 ) -> list[Contribution]:
     """term(i) of every architecture, each computed along arch once, in the order of i.
 
-    Returns, on every rank and bit for bit whatever mesh.arch, the small numbers of every term (of
-    which `rewards` are rewards), and of its gradients by θ those that `gradients` names
-    (theta_grad, val_grad). active(i): the weights of term i, for the shapes of their gradients.
+    Returns, on every rank and bit for bit whatever mesh.arch, the small numbers of every term,
+    whose shapes `like` has, and of its gradients by θ those that `gradients` names. active(i): the
+    weights of term i, for the shapes of their gradients.
     """
     owner, done, seconds = assign(costs, mesh.arch), {}, {}
     for i, rank in enumerate(owner):
@@ -54,36 +56,44 @@ def deal(
             seconds[i] = time.monotonic() - began
     if mesh.arch == 1:
         return list(done.values())
-    length = [Contribution.row_length(rewards) + 1] * len(costs)
-    mine = {i: torch.cat([c.to_row(), torch.tensor([seconds[i]])]) for i, c in done.items()}
+    sizes = [prod(shape) for shape in like.values()]
+    length = [sum(sizes) + 1] * len(costs)
+    mine = {
+        i: torch.cat([*(c.small[n].reshape(-1) for n in like), torch.tensor([seconds[i]])])
+        for i, c in done.items()
+    }
     rows = [row.cpu() for row in _exchange(mesh, "numbers", owner, mine, length)]
     mesh.traffic.work(sums(owner, [float(row[-1]) for row in rows], mesh.arch))
-    # What only this rank has of its own terms (theta_grad) stays, for `total`.
-    terms = [
-        replace(Contribution.from_row(row[:-1]), theta_grad=done[i].theta_grad if i in done else {})
-        for i, row in enumerate(rows)
-    ]
+    # What only this rank has of its own terms (by_theta) stays, for `total`.
+    terms = []
+    for i, row in enumerate(rows):
+        parts = zip(like.items(), row[:-1].split(sizes), strict=True)
+        small = {name: part.view(*shape) for (name, shape), part in parts}
+        terms.append(Contribution(small, done[i].by_theta if i in done else {}))
     if not gradients:
         return terms
     likes = [active(i) for i in range(len(costs))]
-    length = [len(gradients) * sum(v.numel() for v in like.values()) for like in likes]
-    mine = {i: torch.cat([flat(getattr(c, g)) for g in gradients]) for i, c in done.items()}
+    length = [len(gradients) * sum(v.numel() for v in theta.values()) for theta in likes]
+    mine = {i: torch.cat([flat(c.by_theta[g]) for g in gradients]) for i, c in done.items()}
     rows = _exchange(mesh, "gradients by the weights", owner, mine, length)
-    for i, (row, like) in enumerate(zip(rows, likes, strict=True)):
+    for i, (row, shape) in enumerate(zip(rows, likes, strict=True)):
         parts = zip(gradients, row.chunk(len(gradients)), strict=True)
-        terms[i] = replace(terms[i], **{name: unflat(part, like) for name, part in parts})
+        told = {name: unflat(part, shape) for name, part in parts}
+        terms[i] = terms[i]._replace(by_theta=told)
     return terms
 
 
-def total(mesh: Mesh, terms: Sequence[Contribution], likes: Sequence[Weights]) -> Weights:
-    """Eq. (14)'s sum over all terms by one reduction, of the terms that each rank has computed.
+def total(
+    mesh: Mesh, terms: Sequence[Contribution], likes: Sequence[Weights], name: str
+) -> Weights:
+    """Sum a gradient by θ over all terms by one reduction, of those that each rank has computed.
 
     likes: the active weights of every term. What is summed is the union of them.
     """
-    own = weight_gradient([term.theta_grad for term in terms])
-    union: Weights = {name: value for like in likes for name, value in like.items()}
+    own = weight_gradient([term.by_theta.get(name, {}) for term in terms])
+    union: Weights = {key: value for like in likes for key, value in like.items()}
     summed = mesh.total(
-        flat({name: own.get(name, torch.zeros_like(value)) for name, value in union.items()}),
+        flat({key: own.get(key, torch.zeros_like(value)) for key, value in union.items()}),
         "gradients by the weights",
     )
     return unflat(summed / mesh.data, union)

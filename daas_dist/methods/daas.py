@@ -1,362 +1,385 @@
-"""DAAS, in the order of the paper. Pure tensor functions: no files, no ranks, no config.
+"""Algorithm 1, DAAS, as a method: α, β by Eq. (9), γ by Eq. (13), then θ by Eq. (14).
 
-Axes: C kinds of cell (normal, reduce), E edges of a cell, O operations, S kept edges of a cell,
-      I sampled architectures, J sampled policies of one architecture, B images, P weights of the
-      sampled path, flattened.
-Symbols: θ weights, α β architecture parameters, γ policy parameters, z an architecture, Γ a policy,
-      τ the temperature of the relaxation, ξ the learning rate of the look-ahead.
-Signs: losses are minimised; a reward is a decrease of the validation loss.
-
-Eq. (4), p(Γ), is PolicyLogits.log_prob in policy.py; Eq. (3) is apply there. Equations (1), (2),
-(5) and (6) state problems and earlier work; they compute nothing here.
+Of a batch all images are under one policy here, as in the paper; ours.py has each draw its own.
+What is searched may be the architecture alone (then under a given policy), or the policy alone
+(then on a fixed network, whose path is empty).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
-from torch.nn.utils import get_total_norm
+from torch import Tensor
 
-from daas_dist.spaces.cells import (
-    EDGES,
-    IN_DEGREE,
-    INPUTS,
-    KINDS,
-    NODES,
-    OPERATIONS,
-    PAIRS,
-    Genotype,
-    cell_from_choice,
-    edge_indices,
-    edges_into,
-    operation_indices,
+from daas_dist.methods import shown
+from daas_dist.methods.equations import (
+    SampledArchitecture,
+    architecture_surrogate,
+    architecture_term,
+    sample_architecture,
+    search_term,
+    weight_term,
 )
+from daas_dist.methods.estimators import Evidence, normal_scores, paper
+from daas_dist.methods.interface import (
+    Contribution,
+    Found,
+    Logits,
+    Memory,
+    StepContext,
+    Update,
+    gradients,
+    named_policy_logits,
+    policy_logits,
+)
+from daas_dist.methods.passes import Batch, Weights
+from daas_dist.schedules import linear
+from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, PAIRS, Path, derive
+from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
 
-# --- Architectures -------------------------------------------------------------------------------
+SMALL_START = 1e-3
+"""α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
 
-
-def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """g ~ Gumbel(0, 1) = -log(Exponential(1))."""
-    exponential = torch.empty(*shape, dtype=torch.float64).exponential_(generator=generator)
-    return -exponential.clamp_min(torch.finfo(torch.float64).tiny).log().float()
-
-
-def relax_operations(alpha_EO: Tensor, gumbel_EO: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """Eq. (7). (Ã, A): the relaxed choice of an operation on every edge, and the index it picks."""
-    soft_EO = ((alpha_EO.log_softmax(-1) + gumbel_EO) / tau).softmax(-1)
-    return soft_EO, soft_EO.argmax(-1)
-
-
-def relax_edges(beta_E: Tensor, gumbel_E: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """Eq. (8). (B̃, B): the relaxed choice among the edges into each node, and the two it keeps.
-
-    Adding Gumbel noise and keeping the two largest draws two edges without replacement.
-    """
-    soft_E, kept_E = [], torch.zeros(len(EDGES), dtype=torch.bool)
-    for target in range(INPUTS, INPUTS + NODES):
-        edges = edges_into(target)
-        logit = (beta_E[edges].log_softmax(-1) + gumbel_E[edges]) / tau
-        soft_E.append(logit.softmax(-1))
-        kept_E[edges.start + logit.topk(IN_DEGREE).indices] = True
-    return torch.cat(soft_E), kept_E
+Estimator = Callable[[PolicyLogits, Draws, Tensor, Evidence], Tensor]
+"""As those of estimators.py."""
 
 
-class SampledArchitecture(NamedTuple):
-    """z ~ p(z; α, β): what runs forward, and the relaxed Ã and B̃ of its kept edges (C, S)."""
-
-    genotype: Genotype
-    soft_operation_CS: Tensor
-    soft_edge_CS: Tensor
+class Span(Protocol):
+    start: float
+    end: float
 
 
-def sample_architecture(
-    alpha_CEO: Tensor, beta_CE: Tensor, tau: float, generator: torch.Generator
-) -> SampledArchitecture:
-    """Hard choices by Eq. (7) and (8); cells of one kind share α and β."""
-    cells, operations, edges = [], [], []
-    for alpha_EO, beta_E in zip(alpha_CEO, beta_CE, strict=True):
-        soft_EO, operation_E = relax_operations(
-            alpha_EO, gumbel((len(EDGES), len(OPERATIONS)), generator), tau
-        )
-        soft_E, kept_E = relax_edges(beta_E, gumbel((len(EDGES),), generator), tau)
-        pairs = cell_from_choice(kept_E, operation_E)
-        kept = edge_indices(pairs)
-        cells.append(pairs)
-        operations.append(soft_EO[kept, operation_indices(pairs)])
-        edges.append(soft_E[kept])
-    return SampledArchitecture(Genotype(*cells), torch.stack(operations), torch.stack(edges))
-
-
-def architecture_surrogate(sampled_I: Sequence[SampledArchitecture], z_grad_ICS: Tensor) -> Tensor:
-    """Eq. (9). A scalar whose gradient by α, β is (1/n_arch) Σ_i ∇_z L_val · ∇_{α,β} z^(i).
-
-    An edge's output is multiplied by A·B = 1 in the forward pass, so that its z-gradient is the
-    gradient by A and by B alike; straight through, A and B are differentiated as Ã and B̃.
-    """
-    terms = [
-        (z_grad_CS * (z.soft_operation_CS + z.soft_edge_CS)).sum()
-        for z, z_grad_CS in zip(sampled_I, z_grad_ICS, strict=True)
-    ]
-    return torch.stack(terms).mean()
-
-
-# --- Policies ------------------------------------------------------------------------------------
-
-
-def look_ahead(theta_P: Tensor, train_grads_JP: Tensor, xi: float) -> Tensor:
-    """Eq. (10). The weights after one plain SGD step on the mean loss of the sampled policies."""
-    return theta_P - xi * train_grads_JP.mean(0)
-
-
-def policy_gradient_exact(
-    expected_train_grad_P: Tensor, val_grad_P: Tensor, xi: float, gamma: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
-    """Eq. (11). ∇_γ L = ∇_θ' L_val · (-ξ) ∇²_{θ,γ} E_Γ[L_train], for one architecture.
-
-    expected_train_grad_P is ∇_θ E_Γ[L_train] with its graph to γ: known only where all policies
-    can be enumerated, which is what the estimators below are tested against.
-    """
-    return torch.autograd.grad(expected_train_grad_P, gamma, grad_outputs=-xi * val_grad_P)
-
-
-def mixed_derivative(train_grads_JP: Tensor, scores_JG: Tensor) -> Tensor:
-    """Eq. (12). ∇²_{θ,γ} E_Γ[L] = E_Γ[∇_θ L · ∇_γ log p(Γ)], (P, G), its mean over J samples."""
-    return train_grads_JP.T @ scores_JG / len(scores_JG)
-
-
-def rewards(train_grads_JP: Tensor, val_grad_P: Tensor, xi: float) -> Tensor:
-    """The bracket of Eq. (13): how much a step on each policy's loss lowers L_val, first order."""
-    return xi * (train_grads_JP @ val_grad_P)
-
-
-def policy_surrogate(log_prob_IJ: Tensor, reward_IJ: Tensor) -> Tensor:
-    """Eq. (13). A scalar whose gradient by γ is the policy-gradient estimate of ∇_γ L."""
-    return -(reward_IJ.detach() * log_prob_IJ).mean()
-
-
-# --- Weights -------------------------------------------------------------------------------------
-
-Weights = dict[str, Tensor]
-
-
-def weight_gradient(train_grads_I: Sequence[Weights]) -> Weights:
-    """Eq. (14). ∇_θ L_train = Σ_i ∇_θ L_train(θ, z^(i), Γ(D_train)), in the order of i.
-
-    A weight that no sampled path used has no entry: it must get no step, no momentum, no decay.
-    """
-    total: Weights = {}
-    for gradient in train_grads_I:
-        for name, value in gradient.items():
-            total[name] = total[name] + value if name in total else value
-    return total
-
-
-# --- Algorithm 1 ---------------------------------------------------------------------------------
-
-Forward = Callable[[Weights, Genotype | None, Tensor, Tensor | None], Tensor]
-"""forward(active weights, z, images, gates) -> logits (B, classes)."""
-
-
-def functional(network: nn.Module) -> Forward:
-    """A network as a function of its active weights."""
-
-    def forward(theta: Weights, z: Genotype | None, images: Tensor, gates: Tensor | None) -> Tensor:
-        # No weights are tied; to look for some takes a quarter of a small step.
-        return functional_call(network, theta, (images, z, gates), tie_weights=False)
-
-    return forward
-
-
-class Batch(NamedTuple):
-    images: Tensor
-    labels: Tensor
-
-
-Mean = Callable[[Tensor], Tensor]
-"""The mean over the ranks that hold a part of the batch each; of a whole batch, itself."""
-
-
-def whole(value: Tensor) -> Tensor:
-    """The Mean of a batch in one piece."""
-    return value
-
-
-class Pass(NamedTuple):
-    """A forward-backward pass: of the whole batch the loss, the accuracy and the gradient by z, if
-    gates are given; of this rank's part of it the gradient by θ (and its norm, or a mean of them).
-    """
-
-    loss: Tensor
-    accuracy: Tensor
-    norm: Tensor
-    theta_grad: Weights
-    z_grad_CS: Tensor | None
+class EvidenceSettings(Protocol):
+    decay: float
+    validation_decay: float
+    control: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contribution:
-    """What one sampled architecture adds to a step; what a term does not have stays as here.
+class Daas:
+    """Settings by the names of search.* and policy.*; configs/config.yaml has the paper's."""
 
-    Small numbers on the CPU, gathered from all ranks in the order of i; and gradients by θ of the
-    training and of the validation loss, summed in that order. norms: of these two.
-    """
+    target: str
+    warmup_epochs: int
+    warmup_policy: str
+    batch_size: int
+    architectures: int
+    policies_per_architecture: int
+    policies_per_image: int
+    weight_architectures: int
+    xi: float | None
+    architecture_gradient_at: str
+    weight_gradient: str
+    reuse_gradients: bool
+    tau: Span
+    evidence: EvidenceSettings
+    permute_rewards: bool
+    slots: int
+    parameters: str
+    ranges: str
+    fixed: Policy | None = None
+    """The policy of a search of the architecture alone; None is crop and flip."""
+    surrogate: Estimator = paper
+    forward_mode: ClassVar[float] = 0.0
+    """Forward-mode passes of an architecture, in forward-backward passes."""
 
-    z_grad_CS: Tensor = field(default_factory=lambda: torch.zeros(len(KINDS), PAIRS))
-    reward_J: Tensor = field(default_factory=lambda: torch.zeros(0))
-    train_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
-    val_loss_accuracy: Tensor = field(default_factory=lambda: torch.full((2,), torch.nan))
-    norms: Tensor = field(default_factory=lambda: torch.zeros(2))
-    theta_grad: Weights = field(default_factory=dict)
-    val_grad: Weights = field(default_factory=dict)
+    # --- What is searched ------------------------------------------------------------------------
 
-    def to_row(self) -> Tensor:
-        """The small numbers in one row, for travelling between ranks."""
-        losses = self.train_loss_accuracy, self.val_loss_accuracy
-        parts = self.z_grad_CS, *losses, self.norms, self.reward_J
-        return torch.cat([part.reshape(-1) for part in parts])
+    @property
+    def searches_architecture(self) -> bool:
+        return self.target != "policy"
 
-    @staticmethod
-    def row_length(rewards: int) -> int:
-        return len(KINDS) * PAIRS + 6 + rewards
+    @property
+    def searches_policy(self) -> bool:
+        return self.target != "architecture"
 
-    @staticmethod
-    def from_row(row: Tensor) -> "Contribution":
-        ends = [len(KINDS) * PAIRS + n for n in (0, 2, 4, 6)]
-        z_grad, train, val, norms, reward = row.tensor_split(ends)
-        return Contribution(
-            z_grad_CS=z_grad.view(len(KINDS), PAIRS),
-            reward_J=reward,
-            train_loss_accuracy=train,
-            val_loss_accuracy=val,
-            norms=norms,
+    def joint(self, epoch: int) -> bool:
+        """Tell whether γ moves in that epoch."""
+        return self.searches_policy and epoch >= self.warmup_epochs
+
+    def logits(self, generator: torch.Generator) -> Logits:
+        alpha = SMALL_START * torch.randn(
+            len(KINDS), len(EDGES), len(OPERATIONS), generator=generator
         )
+        beta = SMALL_START * torch.randn(len(KINDS), len(EDGES), generator=generator)
+        found: Logits = {}
+        if self.searches_architecture:
+            found |= {"alpha": alpha, "beta": beta}
+        if self.searches_policy:
+            found |= named_policy_logits(PolicyLogits.initial(self.slots, self.parameters))
+        return found
+
+    def memory(self) -> Memory:
+        return {"evidence": Evidence.empty(self.slots).tensors()} if self.searches_policy else {}
+
+    def found(self, logits: Logits) -> Found:
+        """Sec. 4.3."""
+        genotype = derive(logits["alpha"], logits["beta"]) if self.searches_architecture else None
+        if not self.searches_policy:
+            return Found(genotype, self.fixed)
+        return Found(genotype, policy_logits(logits, self.parameters).derive(self.ranges))
+
+    # --- Lines 1 to 3: α, β and γ ----------------------------------------------------------------
+
+    def search(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
+        sampled_I = self.sample(logits, context, "arch", self.architectures)
+        if not self.joint(context.epoch):
+            return self._warm_up(sampled_I, logits, context)
+        terms = self._terms(sampled_I, logits, memory, context)
+        metrics = metrics_of(terms, "val") | reward_metrics(terms)
+        by_logits = self._by_architecture(sampled_I, logits, terms)
+        by_policy, memory = self._by_policy(logits, memory, terms, context)
+        by_theta = None
+        if self.reuse_gradients:
+            by_theta = self._summed(sampled_I, terms, context)
+            metrics |= metrics_of(terms, "train")
+        return Update(by_logits | by_policy, by_theta, memory, metrics)
+
+    def _warm_up(
+        self, sampled_I: Sequence[SampledArchitecture | None], logits: Logits, context: StepContext
+    ) -> Update:
+        """α and β alone; nothing on a fixed network."""
+        if not self.searches_architecture:
+            return Update()
+        paths, val = list(map(path, sampled_I)), context.val()
+
+        def term(i: int) -> Contribution:
+            theta = context.theta(paths[i])
+            return architecture_term(context.forward, theta, paths[i], val, context.mean)
+
+        terms = context.map(term, paths, {"val": (2,), "z_grad": (len(KINDS) * PAIRS,)})
+        by_logits = self._by_architecture(sampled_I, logits, terms)
+        return Update(by_logits, metrics=metrics_of(terms, "val"))
+
+    def _terms(
+        self,
+        sampled_I: Sequence[SampledArchitecture | None],
+        logits: Logits,
+        memory: Memory,
+        context: StepContext,
+    ) -> list[Contribution]:
+        """Eq. (9)'s and (13)'s part of every architecture."""
+        paths, val = list(map(path, sampled_I)), context.val()
+
+        def term(i: int) -> Contribution:
+            views = self._views(logits, context, i)
+            theta = context.theta(paths[i])
+            return self._term(paths[i], theta, views, val, memory, context)
+
+        def told(name: str, i: int, k: int) -> str:
+            if name != "reward":
+                return ""
+            return f" of policy {k} ({self.policies(logits, context, i).in_words(k)})"
+
+        z_grad = {"z_grad": (len(KINDS) * PAIRS,)} if self.searches_architecture else {}
+        like = {
+            "train": (2,), "val": (2,), "reward": (self.rewards,), **z_grad,
+            "train_norm": (1,), "val_norm": (1,),
+        }  # fmt: skip
+        summed = "train" if self.reuse_gradients else ""
+        return context.map(term, paths, like, summed=summed, each=self._each, told=told)
+
+    _each: ClassVar[tuple[str, ...]] = ()
+    """Gradients by θ that every rank remembers something of."""
+
+    def _term(
+        self,
+        z: Path,
+        theta: Weights,
+        views: Sequence[Batch],
+        val: Batch,
+        memory: Memory,
+        context: StepContext,
+    ) -> Contribution:
+        return search_term(
+            context.forward, theta, z, views, val, self.look_ahead_rate(context),
+            at_theta=self.at_theta, mean=context.mean,
+        )  # fmt: skip
+
+    @property
+    def at_theta(self) -> bool:
+        return self.architecture_gradient_at == "theta"
+
+    def look_ahead_rate(self, context: StepContext) -> float:
+        """Return ξ of Eq. (10): the learning rate of θ, unless one was set."""
+        return context.learning_rate if self.xi is None else self.xi
+
+    def _by_architecture(
+        self,
+        sampled_I: Sequence[SampledArchitecture | None],
+        logits: Logits,
+        terms: Sequence[Contribution],
+    ) -> Logits:
+        """Eq. (9)."""
+        if not self.searches_architecture:
+            return {}
+        z_grad_ICS = torch.stack([term.small["z_grad"].view(len(KINDS), PAIRS) for term in terms])
+        surrogate = architecture_surrogate([z for z in sampled_I if z is not None], z_grad_ICS)
+        return gradients(surrogate, {name: logits[name] for name in ("alpha", "beta")})
+
+    def _by_policy(
+        self,
+        logits: Logits,
+        memory: Memory,
+        terms: Sequence[Contribution],
+        context: StepContext,
+    ) -> tuple[Logits, Memory]:
+        """Eq. (13), and what the rewards say of each operation."""
+        reward_IJ = self._compared(torch.stack([term.small["reward"] for term in terms]))
+        parts = [self.policies(logits, context, i) for i in range(len(terms))]
+        draws = Draws(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        if self.permute_rewards:
+            order = torch.randperm(reward_IJ.numel(), generator=context.stream("null"))
+            reward_IJ = reward_IJ.flatten()[order].view_as(reward_IJ)
+        scores = normal_scores(self._ranked(reward_IJ)).flatten()
+        evidence = Evidence.from_tensors(memory["evidence"])
+        evidence = evidence.add(draws, scores, self.evidence.decay)
+        loss = self.surrogate(policy_logits(logits, self.parameters), draws, reward_IJ, evidence)
+        return gradients(loss, logits), memory | {"evidence": evidence.tensors()}
+
+    def _compared(self, reward_IJ: Tensor) -> Tensor:
+        return reward_IJ
+
+    def _ranked(self, reward_IJ: Tensor) -> Tensor:
+        """Two rewards an architecture, as in the paper, are too few to rank: all together."""
+        return reward_IJ.view(1, -1)
+
+    # --- Line 4: θ -------------------------------------------------------------------------------
+
+    def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
+        """One augmented batch, n_w fresh architectures."""
+        count = self.weight_architectures if self.searches_architecture else 1
+        paths = list(map(path, self.sample(logits, context, "weights-arch", count)))
+        draws = None
+        if self._augments(context.epoch):
+            draws = self.draw(logits, context, "weights-policy", 0, self.drawn)
+        batch = context.augmented(draws, self.drawn_ranges, "weights", 0)
+
+        def term(i: int) -> Contribution:
+            theta = context.theta(paths[i])
+            own = weight_term(context.forward, theta, paths[i], batch, context.mean)
+            return own._replace(by_theta={"train": context.averaged(own.by_theta["train"])})
+
+        terms = context.map(term, paths, {"train": (2,), "train_norm": (1,)}, summed="train")
+        by_theta = self._scaled(context.sum(terms, paths, "train"), count)
+        return Update(by_theta=by_theta, metrics=metrics_of(terms, "train"))
+
+    def _augments(self, epoch: int) -> bool:
+        """Tell whether θ trains under a policy, beyond crop, flip and cutout."""
+        if not self.searches_policy:
+            return self.fixed is not None
+        # γ has not moved in the warm-up: every operation is as likely as any other.
+        return self.joint(epoch) or self.warmup_policy == "uniform"
+
+    def _summed(
+        self,
+        sampled_I: Sequence[SampledArchitecture | None],
+        terms: Sequence[Contribution],
+        context: StepContext,
+    ) -> Weights:
+        """Eq. (14) of the training gradients of Eq. (13) (not in the paper)."""
+        total = context.sum(terms, list(map(path, sampled_I)), "train")
+        return self._scaled(total, len(terms))
+
+    def _scaled(self, total: Weights, count: int) -> Weights:
+        if self.weight_gradient == "sum":
+            return total
+        return {name: value / count for name, value in total.items()}
+
+    # --- Draws -----------------------------------------------------------------------------------
+
+    def sample(
+        self, logits: Logits, context: StepContext, purpose: str, count: int
+    ) -> list[SampledArchitecture | None]:
+        """Draw z ~ p(z; α, β); none on a fixed network."""
+        if not self.searches_architecture:
+            return [None] * count
+        tau = linear(self.tau.start, self.tau.end, context.progress)
+        return [
+            sample_architecture(logits["alpha"], logits["beta"], tau, context.stream(purpose, i))
+            for i in range(count)
+        ]
+
+    @property
+    def drawn(self) -> int:
+        """Return how many Γ a batch gets: one for all."""
+        return 1
+
+    @property
+    def rewards(self) -> int:
+        """Return how many rewards an architecture has: one a policy."""
+        return self.policies_per_architecture
+
+    @property
+    def drawn_ranges(self) -> str:
+        """Name the ranges of the magnitudes: a fixed policy has its own."""
+        return self.ranges if self.fixed is None else self.fixed.ranges
+
+    def draw(
+        self, logits: Logits, context: StepContext, purpose: str, index: int, count: int
+    ) -> Draws:
+        generator = context.stream(purpose, index)
+        if self.fixed is not None:
+            return self.fixed.draw(count, generator)
+        return policy_logits(logits, self.parameters).sample(count, generator)
+
+    def policies(self, logits: Logits, context: StepContext, i: int) -> Draws:
+        """Draw the policies behind the rewards of architecture i."""
+        return self.draw(logits, context, "policy", i, self.rewards)
+
+    def _views(self, logits: Logits, context: StepContext, i: int) -> list[Batch]:
+        """The training batch under each Γ^(i,j), of the batch or each image's own."""
+        parts = [part.split(self.drawn) for part in self.policies(logits, context, i)]
+        return [
+            context.augmented(Draws(*each), self.ranges, f"policy-{i}", j)
+            for j, each in enumerate(zip(*parts, strict=True))
+        ]
+
+    # --- What is told ----------------------------------------------------------------------------
+
+    def passes(self, epoch: int) -> float:
+        weights = self.weight_architectures if self.searches_architecture else 1
+        if not self.joint(epoch):
+            return float(weights + (self.architectures if self.searches_architecture else 0))
+        each = self._train_passes + 1 + self.at_theta
+        return self.architectures * each + (0 if self.reuse_gradients else weights)
+
+    @property
+    def _train_passes(self) -> float:
+        return self.policies_per_architecture
+
+    def progress(self, logits: Logits, progress: float) -> dict[str, Any]:
+        return {
+            "tau": linear(self.tau.start, self.tau.end, progress),
+            "entropy": shown.entropies(logits, self.parameters),
+            "operation_share": shown.operation_share(logits),
+        }
+
+    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.searches_policy:
+            found["evidence"] = shown.evidence_json(Evidence.from_tensors(memory["evidence"]))
+        if self.searches_architecture:
+            found["alpha"] = logits["alpha"].softmax(-1).tolist()
+            found["beta"] = [shown.edge_probability(b).tolist() for b in logits["beta"]]
+        return found
 
 
-def flat(values: Weights) -> Tensor:
-    """(P,), in the order of the dictionary."""
-    return torch.cat([value.reshape(-1) for value in values.values()])
+def path(sampled: SampledArchitecture | None) -> Path:
+    """Return what runs of a sampled architecture; () on a fixed network."""
+    return () if sampled is None else sampled.path
 
 
-def unflat(flat_P: Tensor, like: Weights) -> Weights:
-    parts = flat_P.split([value.numel() for value in like.values()])
+def metrics_of(terms: Sequence[Contribution], split: str) -> dict[str, float]:
+    """Return the mean loss and accuracy on a split."""
+    loss, accuracy = torch.stack([term.small[split] for term in terms]).mean(0).tolist()
+    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+
+
+def reward_metrics(terms: Sequence[Contribution]) -> dict[str, float]:
+    rewards = torch.cat([term.small["reward"] for term in terms])
     return {
-        name: part.view(value.shape)
-        for (name, value), part in zip(like.items(), parts, strict=True)
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(correction=0)),
     }
-
-
-def forward_backward(
-    forward: Forward,
-    theta: Weights,
-    z: Genotype | None,
-    batch: Batch,
-    gates_CS: Tensor | None = None,
-    mean: Mean = whole,
-) -> Pass:
-    """Mean cross-entropy of a batch on the path z, and its gradients."""
-    leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-    logits = forward(leaves, z, batch.images, gates_CS)
-    loss = cross_entropy(logits, batch.labels)
-    wanted = [*leaves.values(), *([] if gates_CS is None else [gates_CS])]
-    gradients = torch.autograd.grad(loss, wanted)
-    accuracy = (logits.argmax(-1) == batch.labels).float().mean()
-    theta_grad = dict(zip(leaves, gradients, strict=False))
-    small = [loss.detach(), accuracy, get_total_norm(list(theta_grad.values()))]
-    by_z = [gradient.flatten() for gradient in gradients[len(leaves) :]]
-    numbers = mean(torch.cat([torch.stack(small), *by_z]))
-    z_grad_CS = None if gates_CS is None else numbers[3:].view_as(gates_CS)
-    return Pass(numbers[0], numbers[1], numbers[2], theta_grad, z_grad_CS)
-
-
-Reward = Callable[[Weights], Tensor]
-"""reward(∇_θ' L_val) -> (J,): another bracket for Eq. (13), as those of per_image.py."""
-
-
-def search_term(
-    forward: Forward,
-    theta: Weights,
-    z: Genotype | None,
-    train_J: Sequence[Batch],
-    val: Batch,
-    xi: float,
-    *,
-    at_theta: bool,
-    reward: Reward | None = None,
-    mean: Mean = whole,
-) -> Contribution:
-    """Lines 2 and 3 of Algorithm 1 for one architecture: all that Eq. (9) and (13) need of it.
-
-    train_J: the training batch under each of the J policies.
-    at_theta: take Eq. (9)'s ∇_z L_val at θ (one pass more), not at θ'.
-    reward: in place of Eq. (13)'s (not in the paper).
-    mean: where these batches are parts. Eq. (13)'s bracket then takes the ranks' own ∇_θ' L_val:
-    of its product with the gradients of the whole batch, the mean is that of the whole too.
-    """
-    passes = [forward_backward(forward, theta, z, batch, mean=mean) for batch in train_J]
-    grads_JP = mean(torch.stack([flat(p.theta_grad) for p in passes]))
-    ahead = unflat(look_ahead(flat(theta), grads_JP, xi), theta)
-    val_ahead = forward_backward(forward, ahead, z, val, unit_gates(z, val.images), mean)
-    val_grad = val_ahead.theta_grad
-    if reward is None:
-        reward_J = mean(rewards(grads_JP, flat(val_grad), xi))
-    else:
-        val_grad = unflat(mean(flat(val_grad)), theta)
-        reward_J = reward(val_grad)
-    z_pass = val_ahead
-    if at_theta:
-        z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images), mean)
-    return Contribution(
-        z_grad_CS=_z_gradient(z_pass),
-        reward_J=reward_J.detach().cpu(),
-        train_loss_accuracy=_loss_accuracy(passes),
-        val_loss_accuracy=_loss_accuracy([z_pass]),
-        norms=_norms(passes, [val_ahead]),
-        theta_grad=unflat(grads_JP.mean(0), theta),
-        val_grad={} if reward is None else val_grad,
-    )
-
-
-def architecture_term(
-    forward: Forward, theta: Weights, z: Genotype | None, val: Batch, mean: Mean = whole
-) -> Contribution:
-    """The warm-up, and a search of the architecture alone: Eq. (9) at θ, no policy gradient."""
-    z_pass = forward_backward(forward, theta, z, val, unit_gates(z, val.images), mean)
-    return Contribution(z_grad_CS=_z_gradient(z_pass), val_loss_accuracy=_loss_accuracy([z_pass]))
-
-
-def weight_term(
-    forward: Forward, theta: Weights, z: Genotype | None, train: Batch, mean: Mean = whole
-) -> Contribution:
-    """Line 4 of Algorithm 1 for one architecture: a term of Eq. (14), of a part its own."""
-    train_pass = forward_backward(forward, theta, z, train, mean=mean)
-    return Contribution(
-        train_loss_accuracy=_loss_accuracy([train_pass]),
-        norms=_norms([train_pass], []),
-        theta_grad=train_pass.theta_grad,
-    )
-
-
-def unit_gates(z: Genotype | None, like: Tensor) -> Tensor | None:
-    """A·B = 1 on every kept edge, to be differentiated by; none for a fixed network."""
-    if z is None:
-        return None
-    return torch.ones(2, PAIRS, device=like.device, dtype=like.dtype, requires_grad=True)
-
-
-def _z_gradient(done: Pass) -> Tensor:
-    return torch.zeros(2, PAIRS) if done.z_grad_CS is None else done.z_grad_CS.cpu()
-
-
-def _loss_accuracy(passes: Sequence[Pass]) -> Tensor:
-    rows = torch.stack([torch.stack([p.loss, p.accuracy]) for p in passes])
-    return rows.mean(0).float().cpu()
-
-
-def _norms(train: Sequence[Pass], val: Sequence[Pass]) -> Tensor:
-    """(2,): a sum over each list, 0 of none; what is not finite in one pass is not in its sum."""
-    sums = [sum((p.norm for p in passes), torch.zeros(())) for passes in (train, val)]
-    return torch.stack([total.float().cpu() for total in sums])

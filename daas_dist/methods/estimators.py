@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from daas_dist.methods.daas import policy_surrogate
+from daas_dist.methods.equations import policy_surrogate
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces.policy import Draws, PolicyLogits
 

@@ -19,14 +19,14 @@ from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
 from daas_dist.methods.attention import plain_attention
-from daas_dist.methods.daas import Batch, Forward, Weights
-from daas_dist.spaces.cells import Genotype
+from daas_dist.methods.passes import Batch, Forward, Weights
+from daas_dist.spaces.cells import Path
 
 
 def per_image_rewards(
     forward: Forward,
     theta: Weights,
-    z: Genotype | None,
+    z: Path,
     batch: Batch,
     val_grad: Weights,
     xi: float,
@@ -141,7 +141,7 @@ class PerImage(NamedTuple):
         self,
         forward: Forward,
         theta: Weights,
-        z: Genotype | None,
+        z: Path,
         train_J: Sequence[Batch],
         val_grad: Weights,
         xi: float,

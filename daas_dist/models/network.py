@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from daas_dist.models import ops
 from daas_dist.models.noise import Noisy
-from daas_dist.spaces.cells import PAIRS, Genotype, Pair
+from daas_dist.spaces.cells import PAIRS, Genotype, Pair, edge_indices
 
 
 class DerivedCell(nn.Module):
@@ -17,7 +17,7 @@ class DerivedCell(nn.Module):
         self, plan: ops.CellPlan, pairs: tuple[Pair, ...], concat: tuple[int, ...]
     ) -> None:
         super().__init__()
-        self.pairs = pairs
+        self.kind, self.sources = plan.kind, edge_indices(pairs)
         self.concat = concat
         self.before, self.last = ops.preprocessings(plan, affine=True, running=True)
         self.edges = nn.ModuleList(
@@ -43,7 +43,8 @@ class DerivedCell(nn.Module):
             return result * keep_PB[k, :, None, None, None].to(result.dtype)
 
         before, last = self.before(before), self.last(last)
-        states = ops.run_nodes(before, last, self.pairs, list(self.edges), weigh)
+        operations = list(self.edges)
+        states = ops.run_nodes(before, last, self.sources, operations, weigh, self.kind)
         return ops.concatenate([states[node] for node in self.concat])
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from daas_dist.models.depthwise import Depthwise
 from daas_dist.models.pixels import every_other
-from daas_dist.spaces.cells import IN_DEGREE, INPUTS, OPERATIONS, PAIRS, Pair
+from daas_dist.spaces.cells import EDGES, INPUTS, NODES, OPERATIONS
 
 
 def norm(channels: int, affine: bool, running: bool) -> nn.BatchNorm2d:
@@ -283,27 +283,42 @@ def edge_stride(kind: str, source: int) -> int:
 def run_nodes(
     before: Tensor,
     last: Tensor,
-    pairs: Sequence[Pair],
+    edges: Sequence[int],
     operations: Sequence[nn.Module],
     weigh: Callable[[int, Tensor], Tensor],
+    kind: str,
 ) -> list[Tensor]:
-    """All six nodes of a cell. operations: the pairs', in their order. weigh(k, x): what becomes of
-    the result of the k-th."""
+    """Compute all six nodes of a cell. Each is the sum of its operations, in their order; zeros if
+    it has none.
+
+    edges: of each operation, by target. weigh(k, x): what becomes of the result of the k-th.
+    """
     states = [before, last]
     rectified: dict[int, Tensor] = {}
 
     def source(k: int) -> Tensor:
-        node = pairs[k][1]
+        node = EDGES[edges[k]][0]
         if not isinstance(operations[k], BEHIND_RELU):
             return states[node]
         if node not in rectified:
             rectified[node] = F.relu(states[node])
         return rectified[node]
 
-    for first in range(0, PAIRS, IN_DEGREE):
-        left, right = (weigh(k, operations[k](source(k))) for k in range(first, first + IN_DEGREE))
-        states.append(left + right)
+    k = 0
+    for target in range(INPUTS, INPUTS + NODES):
+        total = None
+        while k < len(edges) and EDGES[edges[k]][1] == target:
+            result = weigh(k, operations[k](source(k)))
+            total = result if total is None else total + result
+            k += 1
+        states.append(_zeros(last, kind) if total is None else total)
     return states
+
+
+def _zeros(last: Tensor, kind: str) -> Tensor:
+    """Return a node that reads nothing."""
+    like = every_other(last, (0,))[0] if kind == "reduce" else last
+    return torch.zeros_like(like)
 
 
 def concatenate(states: Sequence[Tensor]) -> Tensor:

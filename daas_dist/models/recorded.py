@@ -25,11 +25,11 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from daas_dist.config.rules import ConfigError
-from daas_dist.methods.daas import Batch, Forward, Weights, flat, forward_backward, functional
+from daas_dist.methods.passes import Batch, Forward, Weights, flat, forward_backward, functional
 from daas_dist.models import ops
 from daas_dist.models.graphs import Piece, Recorder, Static, taken_apart
 from daas_dist.models.supernet import SearchCell, Supernet
-from daas_dist.spaces.cells import EDGES, INPUTS, KINDS, NODES, OPERATIONS, Genotype, edge_indices
+from daas_dist.spaces.cells import EDGES, INPUTS, KINDS, NODES, OPERATIONS, Path
 
 TOLERANCE = 0.1
 """Of a gradient's norm. What rounds otherwise, as GPUs may at each pass, is about 0.01 apart."""
@@ -107,9 +107,7 @@ class Recorded:
         self.network = network
         self.of_shape: dict[torch.Size, Tracks] = {}
 
-    def __call__(
-        self, theta: Weights, z: Genotype | None, images: Tensor, gates: Tensor | None
-    ) -> Tensor:
+    def __call__(self, theta: Weights, z: Path, images: Tensor, gates: Tensor | None) -> Tensor:
         """Logits (B, classes), for reverse mode by theta and gates, or forward mode by theta."""
         if images.shape not in self.of_shape:
             self.of_shape[images.shape] = tracks = Tracks(self.network, images)
@@ -132,7 +130,7 @@ class Tracks:
             zip(self.network.parameters(), self.weights.values(), strict=True)
         )
         self.images = torch.zeros_like(images)
-        self.gates = Static.like(images.new_zeros(len(KINDS), len(EDGES)))
+        self.gates = Static.like(images.new_zeros(len(KINDS), len(EDGES), len(OPERATIONS)))
         with torch.no_grad():
             self.nodes, self.features, self.logits = self._feature_maps()
         self.pieces: dict[tuple[int, int, str, bool], Piece] = {}
@@ -154,13 +152,11 @@ class Tracks:
             before, last = last, ops.concatenate([inner] * NODES)
         return nodes, features, Static.like(self.network.classifier(last.mean((-2, -1))))
 
-    def both_ways(
-        self, theta: Weights, z: Genotype | None, images: Tensor, gates: Tensor | None
-    ) -> Tensor:
+    def both_ways(self, theta: Weights, z: Path, images: Tensor, gates: Tensor | None) -> Tensor:
         """Logits, to be differentiated by theta and gates."""
         return _Pass.apply(self, z, tuple(theta), images, gates, *theta.values())  # type: ignore[no-any-return]
 
-    def along(self, theta: Weights, z: Genotype | None, images: Tensor) -> Tensor:
+    def along(self, theta: Weights, z: Path, images: Tensor) -> Tensor:
         """Logits along the tangents of theta, both dual."""
         values, tangents = zip(*map(taken_apart, theta.values()), strict=True)
         self.load(tuple(theta), values, images)
@@ -174,15 +170,13 @@ class Tracks:
         self.images.copy_(images)
         _copy(values, [self.weights[name].value for name in names])
 
-    def path(self, z: Genotype | None, *, gated: bool) -> list[Piece]:
-        """The pieces of an architecture, in the order in which they run."""
-        assert z is not None
+    def path(self, z: Path, *, gated: bool) -> list[Piece]:
+        """Return the pieces of a path, in the order in which they run."""
         path: list[Piece] = []
         for index, kind in enumerate(self.network.kinds):
             path.append(self._piece(index, -1, "between" if index else "begin", False))
-            pairs = z.cell(kind)
-            for edge, (operation, _) in zip(edge_indices(pairs), pairs, strict=True):
-                path.append(self._piece(index, edge, operation, gated))
+            for edge, operation in z[KINDS.index(kind)]:
+                path.append(self._piece(index, edge, OPERATIONS[operation], gated))
         return [*path, self._piece(len(self.network.kinds), -1, "end", False)]
 
     def _piece(self, cell: int, edge: int, what: str, gated: bool) -> Piece:
@@ -211,7 +205,8 @@ class Tracks:
             return Between(network.cells[index]), [before, *behind], *opened
         source, target = EDGES[edge]
         kind = KINDS.index(network.kinds[index])
-        gate = [Static(*(part[kind, edge] for part in self.gates))] if gated else []
+        at = kind, edge, OPERATIONS.index(what)
+        gate = [Static(*(part[at] for part in self.gates))] if gated else []
         operation = network.cells[index].get_submodule(f"edges.{edge}.{what}")
         return Edge(operation), [nodes[source], *gate], [nodes[target]], []
 
@@ -221,18 +216,18 @@ class _Pass(torch.autograd.Function):
     def forward(
         ctx: Any,
         tracks: Tracks,
-        z: Genotype,
+        z: Path,
         names: tuple[str, ...],
         images: Tensor,
         gates: Tensor | None,
         *theta: Tensor,
     ) -> Tensor:
         tracks.load(names, theta, images)
-        ctx.edges = None
+        ctx.pairs = None
         if gates is not None:
-            kept = [edge_indices(z.cell(kind)) for kind in KINDS]
-            ctx.edges = torch.tensor(kept, device=gates.device)
-            tracks.gates.value.scatter_(1, ctx.edges, gates)
+            rows = [(kind, *pair) for kind, pairs in enumerate(z) for pair in pairs]
+            ctx.pairs = tuple(torch.tensor(rows, device=gates.device).T)
+            tracks.gates.value[ctx.pairs] = gates
             tracks.gates.grad.zero_()
         ctx.tracks, ctx.names, ctx.number = tracks, names, tracks.passes
         ctx.path = tracks.path(z, gated=gates is not None)
@@ -248,16 +243,14 @@ class _Pass(torch.autograd.Function):
         tracks.logits.grad.copy_(grads[0])
         for piece in reversed(ctx.path):
             piece.run("backward")
-        by_gates = None if ctx.edges is None else tracks.gates.grad.gather(1, ctx.edges)
+        by_gates = None if ctx.pairs is None else tracks.gates.grad[ctx.pairs]
         static = [tracks.weights[name].grad for name in ctx.names]
         by_theta = [torch.empty_like(grad) for grad in static]
         _copy(static, by_theta)
         return None, None, None, None, by_gates, *by_theta
 
 
-def _check(
-    plain: Forward, tracks: Tracks, theta: Weights, z: Genotype | None, images: Tensor
-) -> None:
+def _check(plain: Forward, tracks: Tracks, theta: Weights, z: Path, images: Tensor) -> None:
     """ConfigError if a path's gradient is not the network's own. What is recorded wrongly on some
     machine is noise that a search would believe."""
     weights = {name: forward_ad.unpack_dual(value).primal for name, value in theta.items()}

@@ -1,11 +1,12 @@
 """Networks without an architecture to search: for a search of the policy alone, and for tests."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from daas_dist.spaces.cells import Genotype
+from daas_dist.spaces.cells import Path
 
 
 class SmallConvNet(nn.Module):
@@ -54,25 +55,23 @@ class FixedNetwork(nn.Module):
         # module may be one that still has to be evaluated.
         self.module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(module).eval())
 
-    def active(self, genotype: Genotype | None = None) -> list[str]:
+    def active(self, path: Path = ()) -> list[str]:
         """Names of all parameters."""
-        _refuse("genotype", genotype)
+        _refuse("path", path)
         return [name for name, _ in self.named_parameters()]
 
-    def cost(self, genotype: Genotype | None = None) -> float:
+    def cost(self, path: Path = ()) -> float:
         """Return the cost as Supernet.cost does: every pass costs the same."""
-        _refuse("genotype", genotype)
+        _refuse("path", path)
         return 1.0
 
-    def forward(
-        self, images: Tensor, genotype: Genotype | None = None, gates: Tensor | None = None
-    ) -> Tensor:
-        """[B, C, H, W] to logits [B, classes]. The other two arguments must be None."""
-        _refuse("genotype", genotype)
-        _refuse("gates", gates)
+    def forward(self, images: Tensor, path: Path = (), gates: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] to logits [B, classes]. It has no path and no gates."""
+        _refuse("path", path)
+        _refuse("gates", () if gates is None else gates.shape)
         return self.module(images)
 
 
-def _refuse(name: str, value: object) -> None:
-    if value is not None:
-        raise ValueError(f"a fixed network has no architecture, so no {name}: pass None")
+def _refuse(name: str, value: Sequence[object]) -> None:
+    if value:
+        raise ValueError(f"a fixed network has no architecture, so no {name}: leave it out")

@@ -12,10 +12,7 @@ from daas_dist.spaces.cells import (
     KINDS,
     NODES,
     OPERATIONS,
-    PAIRS,
-    Genotype,
-    Pair,
-    edge_indices,
+    Path,
 )
 
 COST = {
@@ -36,6 +33,7 @@ class SearchCell(nn.Module):
 
     def __init__(self, plan: ops.CellPlan) -> None:
         super().__init__()
+        self.kind = plan.kind
         self.before, self.last = ops.preprocessings(plan, affine=False, running=False)
         self.edges = nn.ModuleList(
             nn.ModuleDict(
@@ -54,18 +52,15 @@ class SearchCell(nn.Module):
             for source, _ in EDGES
         )
 
-    def chosen(self, pairs: Sequence[Pair]) -> list[nn.Module]:
-        """The operation of each pair, in the genotype's order."""
-        return [
-            self.edges[edge].get_submodule(name)
-            for edge, (name, _) in zip(edge_indices(pairs), pairs, strict=True)
-        ]
+    def chosen(self, pairs: Sequence[tuple[int, int]]) -> list[nn.Module]:
+        """Return the operation of each pair, in the path's order."""
+        return [self.edges[edge].get_submodule(OPERATIONS[operation]) for edge, operation in pairs]
 
     def forward(
         self,
         before: Tensor,
         last: Tensor,
-        pairs: Sequence[Pair],
+        pairs: Sequence[tuple[int, int]],
         gates: Sequence[Tensor] | None,
     ) -> Tensor:
         """Two rectified feature maps to the nodes concatenated, [B, 4 × channels, H', W']."""
@@ -74,12 +69,14 @@ class SearchCell(nn.Module):
             return result if gates is None else result * gates[k]
 
         before, last = self.before(before), self.last(last)
-        states = ops.run_nodes(before, last, pairs, self.chosen(pairs), weigh)
+        edges = [edge for edge, _ in pairs]
+        states = ops.run_nodes(before, last, edges, self.chosen(pairs), weigh, self.kind)
         return ops.concatenate(states[INPUTS:])
 
 
 class Supernet(nn.Module):
-    """DARTS' search network run one architecture at a time (paper, Sec. 3.2; ROME).
+    """DARTS' search network, of which any path is run: one architecture (paper, Sec. 3.2; ROME), an
+    operation an edge (GDAS), or all of it (DARTS).
 
     Norms use the batch's statistics in training and evaluation alike and keep no buffers, so a
     forward has no side effect: it can be repeated, run by torch.func.functional_call (a dict of the
@@ -105,14 +102,12 @@ class Supernet(nn.Module):
         self._names = tuple(name for name, _ in self.named_parameters())
         self._owners = tuple(_owner(name) for name in self._names)
 
-    def active(self, genotype: Genotype) -> list[str]:
-        """Names of the parameters that this architecture uses, in named_parameters order."""
+    def active(self, path: Path) -> list[str]:
+        """Names of the parameters that a path uses, in named_parameters order."""
         chosen = {
-            (index, edge, operation)
+            (index, edge, OPERATIONS[operation])
             for index, kind in enumerate(self.kinds)
-            for edge, (operation, _) in zip(
-                edge_indices(genotype.cell(kind)), genotype.cell(kind), strict=True
-            )
+            for edge, operation in path[KINDS.index(kind)]
         }
         return [
             name
@@ -120,32 +115,37 @@ class Supernet(nn.Module):
             if owner is None or owner in chosen
         ]
 
-    def cost(self, genotype: Genotype) -> float:
-        """Return what a pass costs, compared with those of other architectures."""
-        return sum(COST[name] for kind in self.kinds for name, _ in genotype.cell(kind))
+    def cost(self, path: Path) -> float:
+        """Return what a pass costs, compared with those of other paths."""
+        return sum(
+            COST[OPERATIONS[operation]]
+            for kind in self.kinds
+            for _, operation in path[KINDS.index(kind)]
+        )
 
-    def forward(self, images: Tensor, genotype: Genotype, gates: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, path: Path, gates: Tensor | None = None) -> Tensor:
         """[B, in_channels, H, W] to logits [B, classes].
 
-        gates: [2, 8], one multiplier for each kind and pair, shared by all cells of the kind. At
-        ones the logits do not change and gates.grad is dL/dz of the sampled entries. Their use
-        keeps one more feature map an edge, so leave them out where dL/dz is not wanted.
+        gates: [Q], one multiplier for each pair of the path, kind after kind, shared by all cells
+        of the kind. At ones the logits do not change and gates.grad is dL/dz of the pairs. Their
+        use keeps one more feature map a pair, so leave them out where dL/dz is not wanted.
         """
-        if genotype.concat != tuple(range(INPUTS, INPUTS + NODES)):
+        lengths = [len(pairs) for pairs in path]
+        if len(path) != len(KINDS):
+            raise ValueError(f"supernet: a path of {len(path)} kinds of cell; expected {KINDS}")
+        if gates is not None and gates.shape != (sum(lengths),):
             raise ValueError(
-                f"supernet: concat {list(genotype.concat)}; its cells concatenate all {NODES} nodes"
+                f"supernet: gates of shape {list(gates.shape)}; expected [{sum(lengths)}]"
             )
-        if gates is not None and gates.shape != (len(KINDS), PAIRS):
-            raise ValueError(
-                f"supernet: gates of shape {list(gates.shape)}; expected [{len(KINDS)}, {PAIRS}]"
-            )
-        gates_of = {
-            kind: None if gates is None else gates[row].unbind() for row, kind in enumerate(KINDS)
-        }
+        pairs_of: dict[str, Sequence[tuple[int, int]]] = dict(zip(KINDS, path, strict=True))
+        gates_of: dict[str, Sequence[Tensor] | None] = dict.fromkeys(KINDS)
+        if gates is not None:
+            own = gates.split(lengths)
+            gates_of = {kind: each.unbind() for kind, each in zip(KINDS, own, strict=True)}
         before, last = self.stem(images)
         features = last
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            features = cell(before, last, genotype.cell(kind), gates_of[kind])
+            features = cell(before, last, pairs_of[kind], gates_of[kind])
             before, last = last, F.relu(features)
         return self.classifier(features.mean((-2, -1)))
 

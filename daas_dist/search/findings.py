@@ -7,15 +7,9 @@ from typing import Any
 import torch
 
 from daas_dist.search.budget import expected_cost
-from daas_dist.search.metrics import (
-    Interval,
-    edge_probability,
-    entropies,
-    evidence_json,
-    operation_share,
-)
+from daas_dist.search.metrics import Interval
 from daas_dist.search.steps import Search
-from daas_dist.spaces.cells import Genotype, derive
+from daas_dist.spaces.cells import Genotype
 
 
 def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
@@ -23,9 +17,10 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
     state = search.state
     numbers: dict[str, Any] = dict(state.interval.means())
     state.interval = Interval.empty()
-    if not search.searches_policy:
+    if search.config.search.target == "architecture" or search.warming_up:
         numbers["reward_mean"] = numbers["reward_std"] = None
-    share = operation_share(state.alpha, state.beta) if search.searches_architecture else None
+    told = search.method.progress(state.detached(), search.progress)
+    share = told["operation_share"]
     genotype, found = search.genotype(), search.policy()
     epoch = search.train_batches.epoch(state.step - 1) + 1  # of the last step, from 1
     return {
@@ -36,10 +31,10 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
         "phase": "warmup" if epoch <= search.config.search.warmup_epochs else "joint",
         "time": time.time(),
         "images_per_second": images_per_second,
-        "tau": search.tau,
+        "tau": told["tau"],
         "learning_rate": search.learning_rate,
         **numbers,
-        "entropy": entropies(state.alpha, state.beta, state.gamma, share is not None),
+        "entropy": told["entropy"],
         "operation_share": share,
         "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
         "policy_weight": dict(found.ranking()) if found else None,
@@ -52,18 +47,17 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
 
 def result(search: Search) -> dict[str, Any]:
     """The search's part of result.json."""
-    state, architecture = search.state, search.searches_architecture
+    state = search.state
     genotype, found = search.genotype(), search.policy()
-    edges = torch.stack([edge_probability(beta_E) for beta_E in state.beta])
-    searched = search.config.search.target != "architecture"
+    told = search.method.document(state.detached(), state.memory)
     return {
         "schema": 1,
         "kind": "search",
         "genotype": genotype.to_json() if genotype else None,
         "policy": found.to_json() if found else None,
-        "evidence": evidence_json(state.evidence) if searched else None,
-        "alpha": state.alpha.detach().softmax(-1).tolist() if architecture else None,
-        "beta": edges.tolist() if architecture else None,
+        "evidence": told.get("evidence"),
+        "alpha": told.get("alpha"),
+        "beta": told.get("beta"),
         "derived": _derived(search, genotype) if genotype else None,
         "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
     }
@@ -80,7 +74,9 @@ def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float |
         "parameters": costs.parameters.of(genotype),
         "multiply_adds": costs.multiply_adds.of(genotype),
         "expected_multiply_adds": float(
-            expected_cost(costs.multiply_adds, state.alpha.double(), state.beta.double())
+            expected_cost(
+                costs.multiply_adds, state.logits["alpha"].double(), state.logits["beta"].double()
+            )
         ),
         "price": None if search.budget is None else state.price,
     }
@@ -89,7 +85,8 @@ def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float |
 def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
     """The network that was found: its size, its costs, and what the limits changed at the end."""
     costs, settings = search.costs, search.config.search
-    freely = derive(search.state.alpha.detach(), search.state.beta.detach())
+    freely = search.method.found(search.state.detached()).genotype
+    assert freely is not None
     changed = None
     if freely != genotype:
         changed = {

@@ -3,39 +3,57 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from daas_dist.config import schema
-from daas_dist.methods.estimators import Evidence
-from daas_dist.methods.per_image import RunningGradient
-from daas_dist.rng import stream
+from daas_dist.methods.interface import POLICY, Logits, Memory
 from daas_dist.search.metrics import Interval
-from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS
-from daas_dist.spaces.policy import PolicyLogits
 
-SMALL_START = 1e-3
-"""α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
+
+class WeightSettings(Protocol):
+    learning_rate: float
+    learning_rate_end: float
+    momentum: float
+    weight_decay: float
+    clip: float
+
+
+class AdamSettings(Protocol):
+    learning_rate: float
+    betas: list[float]
+    weight_decay: float
+
+
+class PolicySettings(AdamSettings, Protocol):
+    name: str
+
+
+class Settings(Protocol):
+    """How what is searched moves: config/schema/search.py's Search."""
+
+    @property
+    def weights(self) -> WeightSettings: ...
+    @property
+    def architecture(self) -> AdamSettings: ...
+    @property
+    def policy_optimizer(self) -> PolicySettings: ...
 
 
 @dataclass
 class SearchState:
-    """Axes as in daas.py. α, β, γ and the evidence live on the CPU, the network on the device."""
+    """The logits live on the CPU, the network on the device."""
 
     step: int
     skips: int
     """How many steps in a row were left out, up to this one."""
     network: nn.Module
-    alpha: Tensor
-    beta: Tensor
-    gamma: PolicyLogits
-    evidence: Evidence
-    val_grad: RunningGradient
-    weight_optimiser: torch.optim.Optimizer
-    architecture_optimiser: torch.optim.Optimizer
-    policy_optimiser: torch.optim.Optimizer
+    logits: Logits
+    memory: Memory
+    """What the method remembers; replaced by a step, never changed."""
+    optimisers: dict[str, torch.optim.Optimizer]
+    """weights; and architecture, policy where there are logits of theirs."""
     price: float
     """Of what is limited, as budget.py has it; 0 without a limit."""
     passes: float
@@ -43,54 +61,53 @@ class SearchState:
     interval: Interval
 
     @staticmethod
-    def initial(network: nn.Module, config: schema.Config) -> "SearchState":
+    def initial(
+        network: nn.Module, logits: Logits, memory: Memory, settings: Settings
+    ) -> "SearchState":
         """Step 0. network: on its device already."""
-        settings, start = config.search, stream(config.seed, "initial")
-        alpha = SMALL_START * torch.randn(len(KINDS), len(EDGES), len(OPERATIONS), generator=start)
-        beta = SMALL_START * torch.randn(len(KINDS), len(EDGES), generator=start)
-        alpha.requires_grad_()
-        beta.requires_grad_()
-        gamma = PolicyLogits.initial(config.policy.slots, config.policy.parameters)
-        weights, policy = settings.weights, settings.policy_optimizer
-        return SearchState(
-            step=0,
-            skips=0,
-            network=network,
-            alpha=alpha,
-            beta=beta,
-            gamma=gamma,
-            evidence=Evidence.empty(config.policy.slots),
-            val_grad=RunningGradient.empty(),
-            weight_optimiser=torch.optim.SGD(
+        weights = settings.weights
+        optimisers: dict[str, torch.optim.Optimizer] = {
+            "weights": torch.optim.SGD(
                 network.parameters(),
                 lr=weights.learning_rate,
                 momentum=weights.momentum,
                 weight_decay=weights.weight_decay,
-            ),
-            architecture_optimiser=_adam([alpha, beta], settings.architecture),
-            policy_optimiser=_adam(gamma.tensors(), policy)
-            if policy.name == "adam"
-            else torch.optim.SGD(
-                gamma.tensors(), lr=policy.learning_rate, weight_decay=policy.weight_decay
-            ),
+            )
+        }
+        for value in logits.values():
+            value.requires_grad_()
+        own = [value for name, value in logits.items() if not name.startswith(POLICY)]
+        policy = [value for name, value in logits.items() if name.startswith(POLICY)]
+        if own:
+            optimisers["architecture"] = _adam(own, settings.architecture)
+        if policy:
+            optimisers["policy"] = _of_policy(policy, settings.policy_optimizer)
+        return SearchState(
+            step=0,
+            skips=0,
+            network=network,
+            logits=logits,
+            memory=memory,
+            optimisers=optimisers,
             price=0.0,
             passes=0.0,
             seconds=0.0,
             interval=Interval.empty(),
         )
 
+    def detached(self) -> Logits:
+        """Return the logits without their gradients."""
+        return {name: value.detach() for name, value in self.logits.items()}
+
     def save(self) -> dict[str, Any]:
-        """Tensors, numbers and names only."""
+        """Return it as tensors, numbers and names only."""
         return {
             "step": self.step,
             "skips": self.skips,
             "network": self.network.state_dict(),
-            "alpha": self.alpha.detach(),
-            "beta": self.beta.detach(),
-            "gamma": [value.detach() for value in self.gamma.tensors()],
-            "evidence": self.evidence.tensors(),
-            "val_grad": self.val_grad.save(),
-            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers()],
+            "logits": self.detached(),
+            "memory": self.memory,
+            "optimisers": {name: each.state_dict() for name, each in self.optimisers.items()},
             "price": self.price,
             "passes": self.passes,
             "seconds": self.seconds,
@@ -98,24 +115,24 @@ class SearchState:
         }
 
     def keep(self) -> Callable[[], None]:
-        """Copy what the first half of a step changes; returns what puts it back, bit for bit.
+        """Copy what a step changes before it changes θ; returns what puts it back, bit for bit.
 
         θ and its optimiser are not among it: they change last, when all of a step is known to be
-        finite. Evidence and running gradients are replaced by a step, never changed.
+        finite.
         """
-        learned = [self.alpha, self.beta, *self.gamma.tensors()]
-        values = [value.detach().clone() for value in learned]
-        optimisers = [self.architecture_optimiser, self.policy_optimiser]
-        states = [copy.deepcopy(optimiser.state_dict()) for optimiser in optimisers]
-        evidence, val_grad, price = self.evidence, self.val_grad, self.price
+        values = {name: value.detach().clone() for name, value in self.logits.items()}
+        states = {
+            name: copy.deepcopy(optimiser.state_dict())
+            for name, optimiser in self.optimisers.items()
+            if name != "weights"
+        }
+        memory, price = self.memory, self.price
 
         def put_back() -> None:
-            with torch.no_grad():
-                for value, there in zip(learned, values, strict=True):
-                    value.copy_(there)
-            for optimiser, there in zip(optimisers, states, strict=True):
-                optimiser.load_state_dict(there)
-            self.evidence, self.val_grad, self.price = evidence, val_grad, price
+            _copy(values, self.logits)
+            for name, there in states.items():
+                self.optimisers[name].load_state_dict(there)
+            self.memory, self.price = memory, price
 
         return put_back
 
@@ -124,26 +141,30 @@ class SearchState:
         self.price, self.passes = saved["price"], saved["passes"]
         self.seconds = saved["seconds"]
         self.network.load_state_dict(saved["network"])
-        with torch.no_grad():
-            own = [self.alpha, self.beta, *self.gamma.tensors()]
-            stored = [saved["alpha"], saved["beta"], *saved["gamma"]]
-            for value, there in zip(own, stored, strict=True):
-                value.copy_(there)
-        self.evidence = Evidence.from_tensors(saved["evidence"])
-        device = next(self.network.parameters()).device
-        self.val_grad = RunningGradient.load(saved["val_grad"], device)
-        for optimiser, there in zip(self._optimisers(), saved["optimisers"], strict=True):
-            optimiser.load_state_dict(there)
+        _copy(saved["logits"], self.logits)
+        self.memory = saved["memory"]
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(saved["optimisers"][name])
         self.interval = Interval(saved["interval"])
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
-        return [self.weight_optimiser, self.architecture_optimiser, self.policy_optimiser]
+
+@torch.no_grad()
+def _copy(values: Logits, into: Logits) -> None:
+    for name, value in into.items():
+        value.copy_(values[name])
 
 
-def _adam(parameters: list[Tensor], settings: Any) -> torch.optim.Adam:
+def _of_policy(logits: list[Tensor], settings: PolicySettings) -> torch.optim.Optimizer:
+    if settings.name == "adam":
+        return _adam(logits, settings)
+    return torch.optim.SGD(logits, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _adam(logits: list[Tensor], settings: AdamSettings) -> torch.optim.Adam:
+    first, second = settings.betas
     return torch.optim.Adam(
-        parameters,
+        logits,
         lr=settings.learning_rate,
-        betas=tuple(settings.betas),
+        betas=(first, second),
         weight_decay=settings.weight_decay,
     )

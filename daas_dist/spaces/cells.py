@@ -33,6 +33,16 @@ PAIRS = IN_DEGREE * NODES
 
 Pair = tuple[str, int]
 
+Path = tuple[tuple[tuple[int, int], ...], ...]
+"""What of a supernet runs: of each kind of cell, the (edge, operation) pairs, as indices of EDGES
+and OPERATIONS, by target. A genotype's has two edges a node; all pairs are DARTS' mixture; () is
+that of a fixed network."""
+
+EVERYTHING: Path = (
+    tuple((edge, operation) for edge in range(len(EDGES)) for operation in range(len(OPERATIONS))),
+) * len(KINDS)
+"""Every operation on every edge."""
+
 
 def edges_into(target: int) -> slice:
     """Return where in EDGES the edges into a node stand."""
@@ -131,6 +141,25 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
                 f"genotype: {kind} node {target} reads {[s for _, s in chosen]}; in-degree "
                 f"{IN_DEGREE} needs different sources"
             )
+
+
+def path_of(genotype: Genotype) -> Path:
+    """Return what of a supernet a genotype runs, in its own order of pairs."""
+    cells = (genotype.cell(kind) for kind in KINDS)
+    return tuple(
+        tuple(zip(edge_indices(pairs), operation_indices(pairs), strict=True)) for pairs in cells
+    )
+
+
+def in_words(path: Path) -> str:
+    """Return "normal: sep_conv_3x3 from 0, …; reduce: …"; nothing of a path that has many pairs."""
+    if any(len(pairs) > len(EDGES) for pairs in path):
+        return ""
+    cells = (
+        ", ".join(f"{OPERATIONS[operation]} from {EDGES[edge][0]}" for edge, operation in pairs)
+        for pairs in path
+    )
+    return "; ".join(f"{kind}: {cell}" for kind, cell in zip(KINDS, cells, strict=False))
 
 
 def cell_from_choice(kept_E: Tensor, operation_E: Tensor) -> tuple[Pair, ...]:

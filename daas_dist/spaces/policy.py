@@ -28,6 +28,14 @@ class Draws(NamedTuple):
     applied_NK: Tensor
     magnitude_NK: Tensor
 
+    def in_words(self, index: int) -> str:
+        """Return one draw's operations, and their magnitudes where they are applied."""
+        rows = zip(*(part[index].tolist() for part in self), strict=True)
+        return ", ".join(
+            f"{augment.NAMES[operation]} {magnitude}" if applied else "nothing"
+            for operation, applied, magnitude in rows
+        )
+
 
 def policy_count(slots: int) -> int:
     return len(augment.NAMES) ** slots

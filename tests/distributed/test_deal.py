@@ -10,7 +10,9 @@ from torch import Tensor
 
 from daas_dist.distributed.deal import assign, deal, sums, total
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Contribution, Weights, weight_gradient
+from daas_dist.methods.equations import weight_gradient
+from daas_dist.methods.interface import Contribution
+from daas_dist.methods.passes import Weights
 from daas_dist.rng import stream
 
 THETA: Weights = {"stem": torch.zeros(4, 3), "edge": torch.zeros(2, 2, 5), "head": torch.zeros(7)}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from daas_dist.config import rules, schema
 from daas_dist.distributed.mesh import Mesh, choose_data
-from daas_dist.methods.daas import Batch, Weights, forward_backward
+from daas_dist.methods.passes import Batch, Weights, forward_backward
 from daas_dist.methods.per_image import per_image_rewards
 from daas_dist.models.sync_norm import synchronise
 from daas_dist.rng import Part, stream

@@ -7,21 +7,21 @@ import torch
 from small_problem import POLICIES, XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 
-from daas_dist.methods import daas
+from daas_dist.methods import equations, passes, relax
 from daas_dist.rng import stream
 from daas_dist.spaces.cells import EDGES, IN_DEGREE, INPUTS, NODES, OPERATIONS, edges_into
 
 
-def enumerated(theta: daas.Weights, views: list[daas.Batch]) -> Tensor:
+def enumerated(theta: passes.Weights, views: list[passes.Batch]) -> Tensor:
     return torch.stack([train_gradient(theta, view) for view in views])
 
 
 def val_gradient_ahead(
-    theta: daas.Weights, grads_JP: Tensor, weight_J: Tensor, val: daas.Batch
+    theta: passes.Weights, grads_JP: Tensor, weight_J: Tensor, val: passes.Batch
 ) -> Tensor:
     """∇_θ' L_val at θ' = θ - ξ E_Γ[∇L_train], the expectation enumerated."""
     expected_P = weight_J @ grads_JP
-    ahead = daas.unflat(daas.look_ahead(daas.flat(theta), expected_P[None], XI), theta)
+    ahead = passes.unflat(equations.look_ahead(passes.flat(theta), expected_P[None], XI), theta)
     return train_gradient(ahead, val)
 
 
@@ -31,12 +31,12 @@ def test_the_exact_gradient_is_that_of_the_validation_loss_after_the_look_ahead(
     grads_JP = enumerated(theta, views)
 
     def val_loss(logits: Tensor) -> Tensor:
-        ahead = daas.unflat(daas.flat(theta) - XI * logits.softmax(0) @ grads_JP, theta)
-        return daas.forward_backward(linear_softmax, ahead, None, val).loss
+        ahead = passes.unflat(passes.flat(theta) - XI * logits.softmax(0) @ grads_JP, theta)
+        return passes.forward_backward(linear_softmax, ahead, None, val).loss
 
     weight_J = gamma.softmax(0)
     val_grad_P = val_gradient_ahead(theta, grads_JP, weight_J.detach(), val)
-    (exact,) = daas.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
+    (exact,) = equations.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
     step = 1e-5
     for j in range(POLICIES):
         e = torch.zeros(POLICIES, dtype=torch.float64)
@@ -56,7 +56,7 @@ def test_the_mixed_derivative_is_an_expectation_of_gradient_times_score() -> Non
     )
     weight_J = gamma.detach().softmax(0)
     # mixed_derivative averages over samples; p(Γ) times their number turns that into E_Γ.
-    estimate = daas.mixed_derivative(weight_J[:, None] * POLICIES * grads_JP, scores_JG)
+    estimate = equations.mixed_derivative(weight_J[:, None] * POLICIES * grads_JP, scores_JG)
     exact = torch.autograd.functional.jacobian(lambda g: g.softmax(0) @ grads_JP, gamma.detach())
     torch.testing.assert_close(estimate, exact)
 
@@ -67,10 +67,10 @@ def test_the_enumerated_policy_gradient_equals_the_exact_one() -> None:
     grads_JP = enumerated(theta, views)
     weight_J = gamma.softmax(0)
     val_grad_P = val_gradient_ahead(theta, grads_JP, weight_J.detach(), val)
-    (exact,) = daas.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
-    reward_J = daas.rewards(grads_JP, val_grad_P, XI)
+    (exact,) = equations.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
+    reward_J = equations.rewards(grads_JP, val_grad_P, XI)
     log_p = gamma.log_softmax(0)
-    surrogate = daas.policy_surrogate(log_p, weight_J.detach() * POLICIES * reward_J)
+    surrogate = equations.policy_surrogate(log_p, weight_J.detach() * POLICIES * reward_J)
     (estimate,) = torch.autograd.grad(surrogate, gamma)
     torch.testing.assert_close(estimate, exact)
 
@@ -83,8 +83,8 @@ def test_sampled_policies_converge_to_the_enumerated_gradient() -> None:
     grads_JP = enumerated(theta, views)
     weight_J = gamma.softmax(0)
     val_grad_P = val_gradient_ahead(theta, grads_JP, weight_J.detach(), val)
-    (exact,) = daas.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
-    reward_J = daas.rewards(grads_JP, val_grad_P, XI)
+    (exact,) = equations.policy_gradient_exact(weight_J @ grads_JP, val_grad_P, XI, [gamma])
+    reward_J = equations.rewards(grads_JP, val_grad_P, XI)
     drawn_IJ = torch.multinomial(
         weight_J.detach().expand(40_000, -1), 2, True, generator=stream(1, "mc")
     )
@@ -92,7 +92,9 @@ def test_sampled_policies_converge_to_the_enumerated_gradient() -> None:
     for name, baseline in {"paper": lambda r: r, "leave_one_out": leave_one_out}.items():
         leaf_IG = gamma.detach().expand(len(drawn_IJ), -1).clone().requires_grad_()
         log_prob_IJ = leaf_IG.log_softmax(-1).gather(1, drawn_IJ)
-        surrogate = daas.policy_surrogate(log_prob_IJ, baseline(reward_J[drawn_IJ])) * len(drawn_IJ)
+        surrogate = equations.policy_surrogate(log_prob_IJ, baseline(reward_J[drawn_IJ])) * len(
+            drawn_IJ
+        )
         (each_IG,) = torch.autograd.grad(surrogate, leaf_IG)
         error = each_IG.std(0) / len(each_IG) ** 0.5
         assert ((each_IG.mean(0) - exact).abs() < 4.5 * error).all()
@@ -103,13 +105,15 @@ def test_sampled_policies_converge_to_the_enumerated_gradient() -> None:
 def test_look_ahead_subtracts_the_mean_gradient() -> None:
     theta_P = torch.tensor([1.0, -2.0])
     grads_JP = torch.tensor([[2.0, 4.0], [-1.0, 3.0]])
-    torch.testing.assert_close(daas.look_ahead(theta_P, grads_JP, 0.5), torch.tensor([0.75, -3.75]))
+    torch.testing.assert_close(
+        equations.look_ahead(theta_P, grads_JP, 0.5), torch.tensor([0.75, -3.75])
+    )
 
 
 def test_weight_gradient_sums_in_order_and_leaves_unused_weights_out() -> None:
     parts = [{"a": torch.tensor([1.0]), "b": torch.tensor([2.0])}, {"b": torch.tensor([0.5])}]
-    assert daas.weight_gradient(parts) == {"a": torch.tensor([1.0]), "b": torch.tensor([2.5])}
-    assert "c" not in daas.weight_gradient(parts)
+    assert equations.weight_gradient(parts) == {"a": torch.tensor([1.0]), "b": torch.tensor([2.5])}
+    assert "c" not in equations.weight_gradient(parts)
 
 
 # --- Eq. (7), (8), (9) ---------------------------------------------------------------------------
@@ -119,7 +123,7 @@ def test_relaxed_operations_follow_the_formula() -> None:
     g = stream(0, "alpha")
     alpha_EO = torch.randn(len(EDGES), len(OPERATIONS), generator=g)
     noise = torch.randn(len(EDGES), len(OPERATIONS), generator=g)
-    soft_EO, choice_E = daas.relax_operations(alpha_EO, noise, 0.7)
+    soft_EO, choice_E = equations.relax_operations(alpha_EO, noise, 0.7)
     e, o = 9, 4
     p = alpha_EO[e].exp() / alpha_EO[e].exp().sum()
     terms = ((p.log() + noise[e]) / 0.7).exp()
@@ -135,7 +139,7 @@ def test_sampled_operations_have_the_softmax_frequencies() -> None:
     alpha_EO = alpha_O.expand(len(EDGES), -1)
     drawn = torch.stack(
         [
-            daas.relax_operations(alpha_EO, daas.gumbel(alpha_EO.shape, g), 3.0)[1]
+            equations.relax_operations(alpha_EO, relax.gumbel(alpha_EO.shape, g), 3.0)[1]
             for _ in range(count)
         ]
     )
@@ -150,7 +154,10 @@ def test_edge_pairs_have_their_closed_form_frequencies() -> None:
     beta_E = torch.randn(len(EDGES), generator=g) * 1.5
     count = 20_000
     kept = torch.stack(
-        [daas.relax_edges(beta_E, daas.gumbel((len(EDGES),), g), 0.5)[1] for _ in range(count)]
+        [
+            equations.relax_edges(beta_E, relax.gumbel((len(EDGES),), g), 0.5)[1]
+            for _ in range(count)
+        ]
     )
     for target in range(INPUTS, INPUTS + NODES):
         edges = edges_into(target)
@@ -172,8 +179,8 @@ def test_architecture_gradient_is_the_chain_rule_through_the_relaxation() -> Non
     z_grad_ICS = torch.randn(3, 2, IN_DEGREE * NODES, generator=g, dtype=torch.float64)
 
     def surrogate(a: Tensor, b: Tensor) -> Tensor:
-        sampled = [daas.sample_architecture(a, b, 2.0, stream(0, "z", i)) for i in range(3)]
-        return daas.architecture_surrogate(sampled, z_grad_ICS)
+        sampled = [equations.sample_architecture(a, b, 2.0, stream(0, "z", i)) for i in range(3)]
+        return equations.architecture_surrogate(sampled, z_grad_ICS)
 
     leaf_a, leaf_b = alpha.clone().requires_grad_(), beta.clone().requires_grad_()
     grad_a, grad_b = torch.autograd.grad(surrogate(leaf_a, leaf_b), [leaf_a, leaf_b])
@@ -193,11 +200,11 @@ def test_architecture_gradient_is_the_chain_rule_through_the_relaxation() -> Non
 def test_sampled_architectures_are_addressed_not_ordered() -> None:
     alpha, beta = torch.zeros(2, 14, 7), torch.zeros(2, 14)
     first = [
-        daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
+        equations.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
         for i in (0, 1, 2)
     ]
     again = [
-        daas.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
+        equations.sample_architecture(alpha, beta, 1.0, stream(0, "arch", 4, i)).genotype
         for i in (2, 0, 1)
     ]
     assert first == [again[1], again[2], again[0]]
@@ -207,13 +214,13 @@ def test_sampled_architectures_are_addressed_not_ordered() -> None:
 def test_a_contribution_travels_as_a_row() -> None:
     g = stream(0, "row")
     numbers = torch.randn(16, generator=g).view(2, 8), torch.randn(7, generator=g)
-    sent = daas.Contribution(
+    sent = equations.Contribution(
         z_grad_CS=numbers[0],
         reward_J=numbers[1],
         train_loss_accuracy=torch.tensor([1.0, 2.0]),
         val_loss_accuracy=torch.tensor([3.0, 4.0]),
     )
-    got = daas.Contribution.from_row(sent.to_row())
+    got = equations.Contribution.from_row(sent.to_row())
     for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):
         assert torch.equal(getattr(got, name), getattr(sent, name))
 
@@ -221,6 +228,6 @@ def test_a_contribution_travels_as_a_row() -> None:
 def test_unflat_undoes_flat() -> None:
     weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([7.0])}
     for (name, value), (other, back) in zip(
-        weights.items(), daas.unflat(daas.flat(weights), weights).items(), strict=True
+        weights.items(), passes.unflat(passes.flat(weights), weights).items(), strict=True
     ):
         assert name == other and torch.equal(value, back)

@@ -5,7 +5,7 @@ import torch
 from small_problem import XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 
-from daas_dist.methods import daas
+from daas_dist.methods import equations, passes
 from daas_dist.methods.per_image import (
     RunningGradient,
     control_by_others,
@@ -19,16 +19,16 @@ def test_per_image_rewards_equal_finite_differences_and_average_to_equation_13()
     theta, views, val, _ = small_problem()
     train = views[2]
     v_P = train_gradient(theta, val)
-    reward_B = per_image_rewards(linear_softmax, theta, None, train, daas.unflat(v_P, theta), XI)
+    reward_B = per_image_rewards(linear_softmax, theta, None, train, passes.unflat(v_P, theta), XI)
 
     def losses(t: float) -> Tensor:
-        moved = daas.unflat(daas.flat(theta) + t * v_P, theta)
+        moved = passes.unflat(passes.flat(theta) + t * v_P, theta)
         logits = linear_softmax(moved, None, train.images, None)
         return torch.nn.functional.cross_entropy(logits, train.labels, reduction="none")
 
     slope = (losses(1e-6) - losses(-1e-6)) / 2e-6
     torch.testing.assert_close(reward_B, XI * slope, rtol=1e-6, atol=1e-9)
-    whole = daas.rewards(train_gradient(theta, train)[None], v_P, XI)
+    whole = equations.rewards(train_gradient(theta, train)[None], v_P, XI)
     torch.testing.assert_close(reward_B.mean(), whole[0])
     assert reward_B.std() > 1e-3
 

@@ -10,7 +10,8 @@ from step import Gradients, PlainSearch
 from torch import Tensor
 
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Contribution, search_term
+from daas_dist.methods.equations import search_term
+from daas_dist.methods.interface import Contribution
 from daas_dist.search import steps as search_module
 from daas_dist.search.steps import Search
 
@@ -26,7 +27,7 @@ def in_float64(search: Search) -> Search:
     torch.manual_seed(0)
     search.state.network.double()
     state = search.state
-    for value in (state.alpha, state.beta, *state.gamma.tensors()):
+    for value in (state.logits["alpha"], state.logits["beta"], *state.gamma.tensors()):
         value.data = value.data.double() + 0.5 * torch.randn_like(value.data, dtype=torch.float64)
     return search
 

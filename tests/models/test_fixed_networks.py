@@ -15,7 +15,7 @@ from daas_dist import config as configuration
 from daas_dist.config import schema
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Batch, Weights, forward_backward
+from daas_dist.methods.passes import Batch, Weights, forward_backward
 from daas_dist.methods.per_image import per_image_rewards
 from daas_dist.models import FIXED, build, cost
 from daas_dist.models.pyramidnet import EXPANSION, PyramidBlock, PyramidNet, widths

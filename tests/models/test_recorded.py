@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from daas_dist.config.rules import ConfigError
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import Batch, Forward, Weights, flat, forward_backward, functional
+from daas_dist.methods.passes import Batch, Forward, Weights, flat, forward_backward, functional
 from daas_dist.methods.per_image import per_image_rewards
 from daas_dist.models import recorded
 from daas_dist.models.recorded import Recorded
@@ -223,7 +223,12 @@ def test_a_search_takes_the_same_steps(
         search.step()
         search.step()
         state = search.state
-        found = [state.alpha, state.beta, *state.gamma.tensors(), *state.network.parameters()]
+        found = [
+            state.logits["alpha"],
+            state.logits["beta"],
+            *state.gamma.tensors(),
+            *state.network.parameters(),
+        ]
         return [value.detach() for value in found]
 
     for own, other in zip(after_two_steps("true"), after_two_steps("false"), strict=True):

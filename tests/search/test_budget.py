@@ -20,7 +20,7 @@ from daas_dist import config as configuration
 from daas_dist import models
 from daas_dist.config import ConfigError
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.daas import architecture_surrogate, sample_architecture
+from daas_dist.methods.equations import architecture_surrogate, sample_architecture
 from daas_dist.models.cost_table import CostTable, Size, costs_of
 from daas_dist.models.network import Network
 from daas_dist.rng import stream
@@ -358,7 +358,12 @@ def test_a_search_that_wants_dear_operations_ends_with_the_best_within_the_limit
 def bits(run: Search) -> list[Any]:
     state = run.state
     weights = [value.detach() for value in run.theta.values()]
-    return [state.alpha.detach(), state.beta.detach(), *weights, torch.tensor(state.price)]
+    return [
+        state.logits["alpha"].detach(),
+        state.logits["beta"].detach(),
+        *weights,
+        torch.tensor(state.price),
+    ]
 
 
 def same(one: list[Any], other: list[Any]) -> bool:
@@ -371,7 +376,7 @@ def test_a_limit_that_is_not_reached_changes_no_bit() -> None:
         for _ in range(3):
             run.step()
     assert same(bits(off), bits(wide)) and off.genotype() == wide.genotype()
-    assert not torch.equal(off.state.alpha, tight.state.alpha)
+    assert not torch.equal(off.state.logits["alpha"], tight.state.logits["alpha"])
 
 
 LIMITED = "search.max_flops=100e3", "search.architecture.learning_rate=0.0001"
@@ -410,8 +415,8 @@ def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
     alpha, beta = (value.float() for value in logits(7))
     alpha[..., OPERATIONS.index("sep_conv_5x5")] += 4
     with torch.no_grad():
-        run.state.alpha.copy_(alpha)
-        run.state.beta.copy_(beta)
+        run.state.logits["alpha"].copy_(alpha)
+        run.state.logits["beta"].copy_(beta)
     told, freely = findings.result(run)["derived"], derive(alpha, beta)
     assert told["without_limit"]["genotype"] == freely.to_json()
     assert told["without_limit"]["multiply_adds"] == run.costs.multiply_adds.of(freely) > 100e3

@@ -12,18 +12,19 @@ from ranks import forks, in_ranks
 from daas_dist import config as configuration
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods import daas, per_image
-from daas_dist.methods.daas import Contribution
+from daas_dist.methods import per_image
 from daas_dist.methods.estimators import ESTIMATORS, Evidence, normal_scores
-from daas_dist.methods.finite import check_terms
+from daas_dist.methods.interface import Contribution
+from daas_dist.methods.passes import JVP
 from daas_dist.methods.per_image import control_by_others
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
 from daas_dist.rng import stream
 from daas_dist.search import steps as search_module
+from daas_dist.search.finite import check_terms
 from daas_dist.search.loop import build_network
-from daas_dist.search.steps import JVP, Search, SearchData
+from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces.cells import DARTS_V2
 from daas_dist.spaces.policy import Draws, PolicyLogits
@@ -47,7 +48,11 @@ def search(*overrides: str) -> Search:
 
 def parameters(run: Search) -> dict[str, torch.Tensor]:
     state = run.state
-    named = {"alpha": state.alpha, "beta": state.beta, "pi": state.gamma.pi_KO} | run.theta
+    named = {
+        "alpha": state.logits["alpha"],
+        "beta": state.logits["beta"],
+        "pi": state.gamma.pi_KO,
+    } | run.theta
     return {name: value.detach().clone() for name, value in named.items()}
 
 
@@ -105,7 +110,7 @@ def test_passes_are_those_that_are_made(
 
         return call
 
-    monkeypatch.setattr(daas, "forward_backward", counted(daas.forward_backward, 1.0))
+    monkeypatch.setattr(daas, "forward_backward", counted(passes.forward_backward, 1.0))
     monkeypatch.setattr(per_image, "per_image_rewards", counted(per_image.per_image_rewards, JVP))
     run.step()
     assert run.state.passes == pytest.approx(passes) and sum(made) == pytest.approx(passes)

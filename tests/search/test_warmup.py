@@ -94,7 +94,7 @@ def test_the_warm_up_has_the_same_bits_on_two_ranks_and_after_a_stop(words: str)
         run = search(config, mesh)
         while run.state.step < run.steps:
             run.step()
-        return [run.state.alpha.detach(), *(each.detach() for each in run.theta.values())]
+        return [run.state.logits["alpha"].detach(), *(each.detach() for each in run.theta.values())]
 
     (alone,) = in_ranks(1, task)
     for rank in in_ranks(2, task):
@@ -106,7 +106,10 @@ def test_the_warm_up_has_the_same_bits_on_two_ranks_and_after_a_stop(words: str)
     resumed.state.load(saved)
     while resumed.state.step < resumed.steps:
         resumed.step()
-    found = [resumed.state.alpha.detach(), *(each.detach() for each in resumed.theta.values())]
+    found = [
+        resumed.state.logits["alpha"].detach(),
+        *(each.detach() for each in resumed.theta.values()),
+    ]
     assert all(map(torch.equal, found, alone))
 
 

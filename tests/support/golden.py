@@ -68,9 +68,11 @@ def run(name: str, folder: Path) -> str:
 def found(run_dir: Path) -> str:
     """Hash what a search found, its metrics and its weights."""
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(run_dir)]
+    apart = (*TIMES, "entropy")  # of what is learned, which is compared itself
+    rows = [{k: v for k, v in row.items() if k not in apart} for row in read_metrics(run_dir)]
     state = checkpoint.load(run_dir / "checkpoints", checkpoint.steps(run_dir / "checkpoints")[-1])
-    return digest([{key: result.get(key) for key in FOUND}, result.get("derived"), rows, state])
+    said = [{key: result.get(key) for key in FOUND}, result.get("derived"), rows]
+    return digest([said, state["network"]])
 
 
 def trained(run_dir: Path) -> str:

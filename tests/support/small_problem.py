@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from daas_dist.methods import daas
+from daas_dist.methods import passes
 from daas_dist.rng import stream
 
 CLASSES, FEATURES, IMAGES = 3, 4, 5
@@ -11,11 +11,11 @@ POLICIES = 6
 XI = 0.3
 
 
-def linear_softmax(theta: daas.Weights, _z: object, images: Tensor, _gates: object) -> Tensor:
+def linear_softmax(theta: passes.Weights, _z: object, images: Tensor, _gates: object) -> Tensor:
     return torch.tanh(images @ theta["first"]) @ theta["second"]
 
 
-def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.Batch, Tensor]:
+def small_problem(seed: int = 3) -> tuple[passes.Weights, list[passes.Batch], passes.Batch, Tensor]:
     """θ away from 0, γ from uniform; six fixed 'augmentations' of a batch, a validation batch."""
     g = stream(seed, "problem")
     theta = {
@@ -25,10 +25,10 @@ def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.B
     images = torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64)
     labels = torch.randint(CLASSES, (IMAGES,), generator=g)
     views = [
-        daas.Batch(images * torch.randn(FEATURES, generator=g, dtype=torch.float64), labels)
+        passes.Batch(images * torch.randn(FEATURES, generator=g, dtype=torch.float64), labels)
         for _ in range(POLICIES)
     ]
-    val = daas.Batch(
+    val = passes.Batch(
         torch.randn(IMAGES, FEATURES, generator=g, dtype=torch.float64),
         torch.randint(CLASSES, (IMAGES,), generator=g),
     )
@@ -36,5 +36,5 @@ def small_problem(seed: int = 3) -> tuple[daas.Weights, list[daas.Batch], daas.B
     return theta, views, val, gamma
 
 
-def train_gradient(theta: daas.Weights, view: daas.Batch) -> Tensor:
-    return daas.flat(daas.forward_backward(linear_softmax, theta, None, view).theta_grad)
+def train_gradient(theta: passes.Weights, view: passes.Batch) -> Tensor:
+    return passes.flat(passes.forward_backward(linear_softmax, theta, None, view).theta_grad)

@@ -93,7 +93,12 @@ def test_ranks_that_share_batches_agree_with_one_up_to_rounding(
         for _ in range(6):
             sampled.append([z and z.genotype for z in run.sample_architectures("arch", 2)])
             run.step()
-        state = [run.state.alpha, run.state.beta, *run.state.gamma.tensors(), *run.theta.values()]
+        state = [
+            run.state.logits["alpha"],
+            run.state.logits["beta"],
+            *run.state.gamma.tensors(),
+            *run.theta.values(),
+        ]
         return sampled, [value.detach() for value in state]
 
     draws, alone = task(Mesh())

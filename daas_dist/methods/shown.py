@@ -1,0 +1,75 @@
+"""What a method tells of what it has learned: numbers for metrics.jsonl and result.json."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daas_dist.methods.estimators import Evidence
+from daas_dist.methods.interface import POLICY, Logits, policy_logits
+from daas_dist.spaces.cells import INPUTS, KINDS, NODES, OPERATIONS, edges_into
+
+CHOICES = ("alpha", "beta", "pi", "application", "magnitude")
+
+
+@torch.no_grad()
+def entropies(logits: Logits, parameters: str) -> dict[str, float | None]:
+    """Return the mean nats of a choice, by the name of its logits; None of what is not searched."""
+    found: dict[str, float | None] = dict.fromkeys(CHOICES)
+    if "alpha" in logits:
+        found["alpha"] = _mean_entropy(logits["alpha"])
+    if "beta" in logits:
+        found["beta"] = _edge_entropy(logits["beta"])
+    if f"{POLICY}pi" in logits:
+        policy = policy_logits(logits, parameters).entropy()
+        for name, choice in (("pi", "operation"), *((n, n) for n in ("application", "magnitude"))):
+            found[name] = float(policy[choice])
+    return found
+
+
+@torch.no_grad()
+def operation_share(logits: Logits) -> dict[str, dict[str, float]] | None:
+    """Return the expected share of each operation over the edges that β would keep on average; None
+    where no architecture is searched."""
+    if "alpha" not in logits:
+        return None
+    shares = {}
+    for kind, alpha_EO, beta_E in zip(KINDS, logits["alpha"], logits["beta"], strict=True):
+        weight_E = edge_probability(beta_E)
+        share_O = (weight_E.unsqueeze(-1) * alpha_EO.softmax(-1)).sum(0) / weight_E.sum()
+        shares[kind] = dict(zip(OPERATIONS, share_O.tolist(), strict=True))
+    return shares
+
+
+@torch.no_grad()
+def edge_probability(beta_E: Tensor) -> Tensor:
+    """softmax over the edges into each node."""
+    return torch.cat([beta_E[edges_into(j)].softmax(-1) for j in range(INPUTS, INPUTS + NODES)])
+
+
+def _mean_entropy(logits: Tensor) -> float:
+    return float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean())
+
+
+def _edge_entropy(beta_CE: Tensor) -> float:
+    nodes = range(INPUTS, INPUTS + NODES)
+    return sum(_mean_entropy(beta_CE[:, edges_into(j)]) for j in nodes) / NODES
+
+
+def evidence_json(evidence: Evidence) -> dict[str, Any]:
+    """Mean advantage and standard error, null where a choice was never drawn."""
+
+    def finite(value: Tensor) -> Any:
+        if value.ndim:
+            return [finite(part) for part in value]
+        return float(value) if bool(value.isfinite()) else None
+
+    tables = {
+        "operation": evidence.operation(),
+        "applied": evidence.applied(),
+        "magnitude": evidence.magnitude(),
+    }
+    return {
+        name: {"mean": finite(mean), "standard_error": finite(error)}
+        for name, (mean, error) in tables.items()
+    }
