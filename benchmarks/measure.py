@@ -22,10 +22,10 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.recorded import Recorded
 from daas_dist.models.supernet import Supernet
-from daas_dist.search.steps import Search
+from daas_dist.search.context import Context, Images
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "augmentation": [(Search, "train_input"), (Search, "to_network")],
+    "augmentation": [(Context, "augmented"), (Images, "normalised")],
     "forward": [(Supernet, "forward"), (Recorded, "__call__"), (plain.Supernet, "forward")],
     "backward": [(torch.autograd, "grad"), (Tensor, "backward")],
     "reductions": [

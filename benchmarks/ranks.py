@@ -1,7 +1,7 @@
 """What the choices of the grid of ranks cost: a step of each, in turn, in one run.
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/ranks.py
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 4 benchmarks/ranks.py preset=ours
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 4 benchmarks/ranks.py method=ours
 
 Steps of the joint phase of stage=search_cifar10 on 32×32 noise (any key=value replaces its own).
 Printed: the median of a step's seconds on the slowest rank, its ratio to that of the first line in
@@ -28,7 +28,7 @@ Patch = Callable[[], AbstractContextManager[object]]
 
 def by_count() -> AbstractContextManager[object]:
     """Every path is taken to cost the same."""
-    return patch.object(Supernet, "cost", lambda self, genotype: 1.0)
+    return patch.object(Supernet, "cost", lambda self, path: 1.0)
 
 
 def main() -> None:

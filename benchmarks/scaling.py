@@ -26,7 +26,7 @@ from traffic import step_bytes
 
 from daas_dist.distributed.deal import assign, sums
 from daas_dist.models.supernet import Supernet
-from daas_dist.spaces.cells import random_genotype
+from daas_dist.spaces.cells import path_of, random_genotype
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 64
@@ -92,7 +92,7 @@ def step(parts: Parts, arch: int, data: int, more: int, between: float) -> Step:
 def _shares(count: int, ranks: int, draw: int) -> list[float]:
     """What each rank has to do, in passes of a mean path."""
     generator = torch.Generator().manual_seed(draw)
-    costs = [NETWORK.cost(random_genotype(generator)) for _ in range(count)]
+    costs = [NETWORK.cost(path_of(random_genotype(generator))) for _ in range(count)]
     mean = statistics.mean(costs)
     return [load / mean for load in sums(assign(costs, ranks), costs, ranks)]
 

@@ -8,7 +8,7 @@ benchmarks/plain.py does not have, as search.architecture_gradient_at=theta):
 
 plain    Algorithm 1 as one writes it
 paper    the product on the paper's settings: the gradients of plain, to rounding
-ours     the product's fastest, preset=ours: fewer passes, another estimator
+ours     the product's fastest, method=ours: fewer passes, another estimator
 
 and on CUDA both with search.cuda_graphs=true, as "paper, graphs" and "ours, graphs".
 
@@ -36,10 +36,13 @@ from on_noise import search_on_noise
 from torch import Tensor
 
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.rng import stream
+from daas_dist.methods.daas import Daas
+from daas_dist.methods.interface import policy_logits
+from daas_dist.methods.passes import Batch
 from daas_dist.runs.memory import keep_freed_memory
+from daas_dist.search.context import Context
 from daas_dist.search.steps import Search
-from daas_dist.spaces.policy import Draws
+from daas_dist.spaces.policy import Draws, PolicyLogits
 
 SIDE = 32
 STEPS = 16
@@ -61,7 +64,8 @@ class PlainSearch:
     def __init__(self, source: Search) -> None:
         """source: makes no step of its own."""
         config, weights = source.config, source.config.search.weights
-        self.source = source
+        assert isinstance(source.method, Daas)
+        self.source, self.method = source, source.method
         self.network = plain.Supernet(
             config.model.channels,
             config.model.cells,
@@ -79,12 +83,9 @@ class PlainSearch:
     def step(self) -> Tensor:
         """The rewards, (I, J)."""
         source, state, settings = self.source, self.source.state, self.source.config.search
-        read = source.feed.batch(state.step)
-        (train, labels), (val, val_labels) = (
-            [part.to(source.device) for part in read[split]] for split in ("train", "val")
-        )
-        path_I = self._paths("arch", settings.architectures)
-        draws_I = [self._draws("policy", i, self._policies) for i in range(len(path_I))]
+        context, ranges = source.context(), source.config.policy.ranges
+        path_I = self._paths(context, "arch", settings.architectures)
+        draws_I = [self._draws(context, "policy", i, self._policies) for i in range(len(path_I))]
 
         def views() -> Iterator[list[plain.Batch]]:
             for i, draws in enumerate(draws_I):
@@ -92,7 +93,7 @@ class PlainSearch:
                     Draws(*(part[j : j + 1] for part in draws)) for j in range(self._policies)
                 ]
                 yield [
-                    self._batch(source.train_input(train, each, f"policy-{i}", j), labels)
+                    self._batch(context.augmented(each, ranges, f"policy-{i}", j))
                     for j, each in enumerate(draws_J)
                 ]
 
@@ -100,19 +101,19 @@ class PlainSearch:
             self.network,
             path_I,
             views(),
-            self._batch(source.to_network(val), val_labels),
+            self._batch(context.val()),
             None if source.warming_up else self._log_prob(draws_I),
             source.learning_rate if settings.xi is None else settings.xi,
-            state.architecture_optimiser,
-            state.policy_optimiser,
+            state.optimisers["architecture"],
+            state.optimisers["policy"],
         )
-        images = source.train_input(train, self._draws("weights-policy", 0, 1), "weights", 0)
+        draws = self._draws(context, "weights-policy", 0, 1)
         for group in self.optimiser.param_groups:
             group["lr"] = source.learning_rate
         plain.update_weights(
             self.network,
-            self._paths("weights-arch", settings.weight_architectures),
-            self._batch(images, labels),
+            self._paths(context, "weights-arch", settings.weight_architectures),
+            self._batch(context.augmented(draws, ranges, "weights", 0)),
             settings.weights.clip,
             self.optimiser,
         )
@@ -123,28 +124,30 @@ class PlainSearch:
     def _policies(self) -> int:
         return 0 if self.source.warming_up else self.source.config.search.policies_per_architecture
 
-    def _paths(self, purpose: str, count: int) -> list[plain.Path]:
-        sampled_I = self.source.sample_architectures(purpose, count)
+    def _paths(self, context: Context, purpose: str, count: int) -> list[plain.Path]:
+        sampled_I = self.method.sample(self.source.state.logits, context, purpose, count)
         return [plain.Path(*sampled) for sampled in sampled_I if sampled is not None]
 
-    def _draws(self, purpose: str, index: int, count: int) -> Draws:
-        source = self.source
-        generator = stream(source.config.seed, purpose, source.state.step, index)
-        return source.state.gamma.sample(count, generator)
+    def _draws(self, context: Context, purpose: str, index: int, count: int) -> Draws:
+        return self._gamma.sample(count, context.stream(purpose, index))
 
     def _log_prob(self, draws_I: Sequence[Draws]) -> Tensor:
         draws = Draws(*(torch.cat(part) for part in zip(*draws_I, strict=True)))
-        return self.source.state.gamma.log_prob(draws)
+        return self._gamma.log_prob(draws)
+
+    @property
+    def _gamma(self) -> PolicyLogits:
+        return policy_logits(self.source.state.logits, self.source.config.policy.parameters)
 
     @staticmethod
-    def _batch(images: Tensor, labels: Tensor) -> plain.Batch:
-        return plain.Batch(images.contiguous(), labels)
+    def _batch(batch: Batch) -> plain.Batch:
+        return plain.Batch(batch.images.contiguous(), batch.labels)
 
 
 VARIANTS: dict[str, tuple[list[str], Callable[[Search], Steps]]] = {
     "plain": ([], PlainSearch),
     "paper": ([], lambda search: search),
-    "ours": (["preset=ours"], lambda search: search),
+    "ours": (["method=ours"], lambda search: search),
 }
 GRAPHS = ", graphs"
 ON_GPU = {name + GRAPHS: ([*VARIANTS[name][0], "search.cuda_graphs=true"], VARIANTS[name][1])
@@ -170,9 +173,9 @@ class Gradients:
         is_plain = isinstance(variant, PlainSearch)
         state = variant.source.state if is_plain else variant.state
         self.of: dict[str, Tensor] = {}
-        self._keep("architecture", state.architecture_optimiser)
-        self._keep("policy", state.policy_optimiser)
-        self._keep("weights", variant.optimiser if is_plain else state.weight_optimiser)
+        self._keep("architecture", state.optimisers["architecture"])
+        self._keep("policy", state.optimisers["policy"])
+        self._keep("weights", variant.optimiser if is_plain else state.optimisers["weights"])
 
     def _keep(self, name: str, optimiser: torch.optim.Optimizer) -> None:
         def hook(*_: object) -> None:

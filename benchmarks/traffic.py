@@ -1,7 +1,7 @@
 """What a rank receives in a step of the search, by axis, on grids of 1 to 64 ranks.
 
     python benchmarks/traffic.py
-    python benchmarks/traffic.py preset=ours mesh.reduction=fast
+    python benchmarks/traffic.py method=ours mesh.reduction=fast
 
 Real steps of the joint phase of stage=search_cifar10 (any key=value replaces its own), whose draws
 say which weights are active; what the ranks would send is counted and not sent. Images are 8×8

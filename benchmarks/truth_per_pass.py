@@ -4,7 +4,7 @@ Truths are planted in Fashion-MNIST as in planted_truth.py: validation and test 
 operation (of x+y both, one after the other), training images do not. A policy is searched on the
 small network, whose weights have had the same short warm-up for all estimators. `paper` is
 Algorithm 1 (5 architectures, 2 policies each; on one network 16 passes a step), `ours` is
-preset=ours_policy (4 policies for each of 64 images; 5.2 passes a step).
+method=ours_policy (4 policies for each of 64 images; 5.2 passes a step).
 
     python benchmarks/truth_per_pass.py rewards  what leads under a policy that stays uniform
     python benchmarks/truth_per_pass.py tune     each estimator at each of its rates
@@ -38,6 +38,7 @@ from daas_dist.config import Config
 from daas_dist.data import Images, split
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.methods.estimators import Evidence
 from daas_dist.search.loop import build_network
 from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
@@ -60,8 +61,8 @@ PAPER = [
 ESTIMATORS: dict[str, tuple[list[str], Sequence[float]]] = {
     "paper": (PAPER, (0.005, 0.015, 0.05)),
     "leave_one_out": ([*PAPER, "search.estimator=leave_one_out"], (0.005, 0.015, 0.05)),
-    "ours": (["preset=ours_policy"], (0.4, 0.8)),
-    "ours, joint": (["preset=ours", FIVE], (0.1, 0.2, 0.4)),
+    "ours": (["method=ours_policy"], (0.4, 0.8)),
+    "ours, joint": (["method=ours", FIVE], (0.1, 0.2, 0.4)),
 }
 """Their overrides, and the learning rates of the policy's optimiser to choose from."""
 TRUTHS = (
@@ -151,7 +152,8 @@ def rewards(job: dict[str, Any]) -> list[tuple[str, float]]:
     warm = search.state.passes
     while search.state.passes - warm < job["passes"]:
         search.step()
-    gain_O = search.state.evidence.applied()[0].mean(0)
+    evidence = Evidence.from_tensors(search.state.memory["evidence"])
+    gain_O = evidence.applied()[0].mean(0)
     order = gain_O.argsort(descending=True).tolist()
     return [(augment.NAMES[o], float(gain_O[o])) for o in order]
 

@@ -10,8 +10,14 @@ from typing import Any, get_args, get_type_hints
 from daas_dist.config.rules import ConfigError
 from daas_dist.config.schema import Config
 
-GROUPS = ("stage", "data", "model", "recipe", "engine", "preset")
-BROUGHT = {"kind": "stage", "data.name": "data", "model.name": "model", "engine.name": "engine"}
+GROUPS = ("stage", "data", "model", "recipe", "engine", "method", "preset")
+BROUGHT = {
+    "kind": "stage",
+    "data.name": "data",
+    "model.name": "model",
+    "engine.name": "engine",
+    "search.method": "method",
+}
 """Keys that a group brings: set alone they would leave the group's other values behind."""
 PATHS = (
     "run_dir",

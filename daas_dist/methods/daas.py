@@ -5,7 +5,7 @@ What is searched may be the architecture alone (then under a given policy), or t
 (then on a fixed network, whose path is empty).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -21,7 +21,7 @@ from daas_dist.methods.equations import (
     search_term,
     weight_term,
 )
-from daas_dist.methods.estimators import Evidence, normal_scores, paper
+from daas_dist.methods.estimators import ESTIMATORS, Evidence, normal_scores
 from daas_dist.methods.interface import (
     Contribution,
     Found,
@@ -29,6 +29,7 @@ from daas_dist.methods.interface import (
     Memory,
     StepContext,
     Update,
+    chosen,
     gradients,
     named_policy_logits,
     policy_logits,
@@ -41,8 +42,7 @@ from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
 SMALL_START = 1e-3
 """α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
 
-Estimator = Callable[[PolicyLogits, Draws, Tensor, Evidence], Tensor]
-"""As those of estimators.py."""
+TARGETS = ("joint", "architecture", "policy")
 
 
 class Span(Protocol):
@@ -80,9 +80,8 @@ class Daas:
     ranges: str
     fixed: Policy | None = None
     """The policy of a search of the architecture alone; None is crop and flip."""
-    surrogate: Estimator = paper
-    forward_mode: ClassVar[float] = 0.0
-    """Forward-mode passes of an architecture, in forward-backward passes."""
+    estimator: str
+    """One of estimators.ESTIMATORS."""
 
     # --- What is searched ------------------------------------------------------------------------
 
@@ -235,7 +234,8 @@ class Daas:
         scores = normal_scores(self._ranked(reward_IJ)).flatten()
         evidence = Evidence.from_tensors(memory["evidence"])
         evidence = evidence.add(draws, scores, self.evidence.decay)
-        loss = self.surrogate(policy_logits(logits, self.parameters), draws, reward_IJ, evidence)
+        surrogate = ESTIMATORS[self.estimator].surrogate
+        loss = surrogate(policy_logits(logits, self.parameters), draws, reward_IJ, evidence)
         return gradients(loss, logits), memory | {"evidence": evidence.tensors()}
 
     def _compared(self, reward_IJ: Tensor) -> Tensor:
@@ -383,3 +383,13 @@ def reward_metrics(terms: Sequence[Contribution]) -> dict[str, float]:
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),
     }
+
+
+def method(settings: Mapping[str, Any]) -> Daas:
+    """Return Algorithm 1 with rewards of batches, or of each image's own policy."""
+    from daas_dist.methods.ours import OfEachImage  # which builds on this module
+
+    if settings["xi"] == 0 and settings["target"] != "architecture":
+        raise ValueError("search.xi=0 is not possible: expected above 0, as rewards are times ξ")
+    each = ESTIMATORS[settings["estimator"]].per_image
+    return chosen(OfEachImage if each else Daas, settings)

@@ -13,8 +13,8 @@ A method never sees ranks, files, configurations or other generators than those 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -147,7 +147,11 @@ class Found(NamedTuple):
 
 
 class Method(Protocol):
-    """A dataclass of its own settings. `daas_dist/methods/__init__.py` finds it by name."""
+    """A dataclass of its own settings, by the names of search.* and policy.*.
+
+    Its module, whose name is that of search.method, says in TARGETS which values of search.target
+    it takes, and has `method(settings)`, which returns it.
+    """
 
     def logits(self, generator: torch.Generator) -> Logits:
         """Return what is learned, as it starts, on the CPU."""
@@ -176,8 +180,19 @@ class Method(Protocol):
         ...
 
 
+M = TypeVar("M")
+
+
+def chosen(kind: type[M], settings: Mapping[str, Any]) -> M:
+    """Return a method with those of the settings that it has fields for."""
+    own = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in settings.items() if name in own})
+
+
 def gradients(loss: Tensor, logits: Logits) -> Logits:
     """Return the gradient of a loss by each of the logits that it depends on."""
+    if not loss.requires_grad:
+        return {}
     values = list(logits.values())
     found: tuple[Any, ...] = torch.autograd.grad(loss, values, allow_unused=True)  # some None
     return {name: g for name, g in zip(logits, found, strict=True) if g is not None}

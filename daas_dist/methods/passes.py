@@ -52,7 +52,7 @@ def whole(value: Tensor) -> Tensor:
 
 class Pass(NamedTuple):
     """A forward-backward pass: of the whole batch the loss, the accuracy and the gradient by the
-    gates, if any are given; of this rank's part of it the gradient by θ (and its norm, or a mean of
+    gates, if wanted; of this rank's part of it the gradient by θ (and its norm, or a mean of
     them)."""
 
     loss: Tensor
@@ -70,17 +70,22 @@ def forward_backward(
     gates_Q: Tensor | None = None,
     mean: Mean = whole,
 ) -> Pass:
-    """Compute the mean cross-entropy of a batch on a path, and its gradients."""
+    """Compute the mean cross-entropy of a batch on a path, and its gradients.
+
+    gates_Q: differentiated by if they require it, else only applied.
+    """
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
     logits = forward(leaves, path, batch.images, gates_Q)
     loss = cross_entropy(logits, batch.labels)
-    wanted = [*leaves.values(), *([] if gates_Q is None else [gates_Q])]
-    gradients = torch.autograd.grad(loss, wanted)
+    by_gates = gates_Q is not None and gates_Q.requires_grad
+    wanted = [*leaves.values(), *([gates_Q] if gates_Q is not None and by_gates else [])]
+    # Without an effect where all that would read them was drawn as nothing.
+    gradients = torch.autograd.grad(loss, wanted, materialize_grads=True)
     accuracy = (logits.argmax(-1) == batch.labels).float().mean()
     theta_grad = dict(zip(leaves, gradients, strict=False))
     small = [loss.detach(), accuracy, get_total_norm(list(theta_grad.values()))]
     numbers = mean(torch.cat([torch.stack(small), *gradients[len(leaves) :]]))
-    gate_grad_Q = None if gates_Q is None else numbers[3:]
+    gate_grad_Q = numbers[3:] if by_gates else None
     return Pass(numbers[0], numbers[1], numbers[2], theta_grad, gate_grad_Q)
 
 

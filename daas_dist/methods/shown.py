@@ -17,7 +17,7 @@ def entropies(logits: Logits, parameters: str) -> dict[str, float | None]:
     """Return the mean nats of a choice, by the name of its logits; None of what is not searched."""
     found: dict[str, float | None] = dict.fromkeys(CHOICES)
     if "alpha" in logits:
-        found["alpha"] = _mean_entropy(logits["alpha"])
+        found["alpha"] = _mean_entropy(logits["alpha"][..., : len(OPERATIONS)])  # `none` apart
     if "beta" in logits:
         found["beta"] = _edge_entropy(logits["beta"])
     if f"{POLICY}pi" in logits:
@@ -29,14 +29,20 @@ def entropies(logits: Logits, parameters: str) -> dict[str, float | None]:
 
 @torch.no_grad()
 def operation_share(logits: Logits) -> dict[str, dict[str, float]] | None:
-    """Return the expected share of each operation over the edges that β would keep on average; None
-    where no architecture is searched."""
+    """Return the expected share of each operation over the edges that β would keep on average, over
+    all edges without β; None where no architecture is searched.
+
+    α may have a `none` beside the operations, whose share is what is missing to 1.
+    """
     if "alpha" not in logits:
         return None
     shares = {}
-    for kind, alpha_EO, beta_E in zip(KINDS, logits["alpha"], logits["beta"], strict=True):
+    alpha_KEO = logits["alpha"]
+    beta_KE = logits.get("beta", torch.zeros(alpha_KEO.shape[:2]))
+    for kind, alpha_EO, beta_E in zip(KINDS, alpha_KEO, beta_KE, strict=True):
         weight_E = edge_probability(beta_E)
         share_O = (weight_E.unsqueeze(-1) * alpha_EO.softmax(-1)).sum(0) / weight_E.sum()
+        share_O = share_O[: len(OPERATIONS)]
         shares[kind] = dict(zip(OPERATIONS, share_O.tolist(), strict=True))
     return shares
 
@@ -72,4 +78,13 @@ def evidence_json(evidence: Evidence) -> dict[str, Any]:
     return {
         name: {"mean": finite(mean), "standard_error": finite(error)}
         for name, (mean, error) in tables.items()
+    }
+
+
+def of_architecture(logits: Logits, tau: float | None) -> dict[str, Any]:
+    """Return the part of a line of metrics of a method that learns α alone."""
+    return {
+        "tau": tau,
+        "entropy": entropies(logits, ""),
+        "operation_share": operation_share(logits),
     }

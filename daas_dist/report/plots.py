@@ -67,8 +67,10 @@ def magnitudes(name: str, means_OM: np.ndarray, errors_OM: np.ndarray) -> str:
     return draw(name, plot, (3.8, 3.7))
 
 
-def edge_choices(name: str, alpha_EO: np.ndarray, beta_E: np.ndarray, kept: Sequence[int]) -> str:
-    """α of every edge as a grid, its β beside it; kept edges are marked."""
+def edge_choices(
+    name: str, alpha_EO: np.ndarray, beta_E: np.ndarray | None, kept: Sequence[int]
+) -> str:
+    """Draw α of every edge as a grid, its β beside it if there is one; kept edges are marked."""
 
     def plot(axes: Axes) -> None:
         order = [OPERATIONS.index(operation) for operation in COLOUR]
@@ -87,6 +89,8 @@ def edge_choices(name: str, alpha_EO: np.ndarray, beta_E: np.ndarray, kept: Sequ
                     place, edge, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5,
                     color="white" if value > 0.55 else INK,
                 )  # fmt: skip
+            if beta_E is None:
+                continue
             axes.annotate(
                 f"β {100 * beta_E[edge]:.0f}", (1, edge), xycoords=("axes fraction", "data"),
                 xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,

@@ -77,14 +77,20 @@ def _found(run: Run, genotype: Genotype, name: str) -> str:
 def _edges(run: Run, result: SearchResult, genotype: Genotype, name: str) -> str:
     kinds, edges = len(KINDS), len(EDGES)
     alpha = table(result.alpha, (kinds, edges, len(OPERATIONS)), "alpha", run.path / FILE)
-    beta = table(result.beta, (kinds, edges), "beta", run.path / FILE)
+    beta = None
+    if result.beta is not None:  # not every method has weights of edges
+        beta = table(result.beta, (kinds, edges), "beta", run.path / FILE)
     grids = "".join(
         markup.figure(
             cells.TITLES[kind],
-            "each edge's operation probabilities, %, and β; ● is kept; 0 and 1 are cells k−2, k−1",
+            f"each edge's operation probabilities, %{', and β' if result.beta else ''}; ● is kept; "
+            "0 and 1 are cells k−2, k−1",
             "<div class='scroll' tabindex='0'>"
             + plots.edge_choices(
-                f"{name}-edges-{kind}", alpha[k], beta[k], edge_indices(genotype.cell(kind))
+                f"{name}-edges-{kind}",
+                alpha[k],
+                None if beta is None else beta[k],
+                edge_indices(genotype.cell(kind)),
             )
             + "</div>",
             "wide",
@@ -136,10 +142,8 @@ def _curves_lead(run: Run) -> str:
         )
     if boundary is None:
         return sampled
-    return sampled + (
-        f"The dashed line at epoch {boundary:.0f} ends the warm-up: from there on the policy is "
-        "searched together with the architecture."
-    )
+    after = "" if run.metrics[-1].policy_weight is None else ": from there on the policy moves too"
+    return sampled + f"The dashed line at epoch {boundary:.0f} ends the warm-up{after}."
 
 
 def _curves(run: Run, name: str) -> str:

@@ -17,8 +17,6 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
     state = search.state
     numbers: dict[str, Any] = dict(state.interval.means())
     state.interval = Interval.empty()
-    if search.config.search.target == "architecture" or search.warming_up:
-        numbers["reward_mean"] = numbers["reward_std"] = None
     told = search.method.progress(state.detached(), search.progress)
     share = told["operation_share"]
     genotype, found = search.genotype(), search.policy()
@@ -70,14 +68,14 @@ def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float |
     if genotype is None:
         return dict.fromkeys(("parameters", "multiply_adds", "expected_multiply_adds", "price"))
     costs, state = search.costs, search.state
+    expected, logits = None, state.detached()
+    if "beta" in logits:  # else a method has no such distribution
+        alpha, beta = logits["alpha"].double(), logits["beta"].double()
+        expected = float(expected_cost(costs.multiply_adds, alpha, beta))
     return {
         "parameters": costs.parameters.of(genotype),
         "multiply_adds": costs.multiply_adds.of(genotype),
-        "expected_multiply_adds": float(
-            expected_cost(
-                costs.multiply_adds, state.logits["alpha"].double(), state.logits["beta"].double()
-            )
-        ),
+        "expected_multiply_adds": expected,
         "price": None if search.budget is None else state.price,
     }
 

@@ -12,21 +12,22 @@ NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "reward_mea
 @dataclass(frozen=True)
 class Interval:
     """Sums over the steps since the last line of metrics: part of the state, so that a resume
-    loses none. NAMES in order, then the number of steps."""
+    loses none. (2, NAMES): sums, and of how many steps."""
 
     sums: Tensor
 
     @staticmethod
     def empty() -> "Interval":
-        return Interval(torch.zeros(len(NAMES) + 1, dtype=torch.float64))
+        return Interval(torch.zeros(2, len(NAMES), dtype=torch.float64))
 
     def add(self, metrics: Mapping[str, float]) -> "Interval":
-        """Add one step's; what it has not counts 0."""
-        row = torch.tensor([*(metrics.get(name, 0.0) for name in NAMES), 1.0], dtype=torch.float64)
-        return Interval(self.sums + row)
+        """Add one step's, which has some of NAMES."""
+        rows = [[metrics.get(n, 0.0) for n in NAMES], [float(n in metrics) for n in NAMES]]
+        return Interval(self.sums + torch.tensor(rows, dtype=torch.float64))
 
     def means(self) -> dict[str, float | None]:
-        """Return the means, None where no step of the interval was whole."""
-        if not self.sums[-1]:
-            return dict.fromkeys(NAMES)
-        return dict(zip(NAMES, (self.sums[:-1] / self.sums[-1]).tolist(), strict=True))
+        """Return the mean over the steps that had a number; None where none had it."""
+        return {
+            name: total / count if count else None
+            for name, total, count in zip(NAMES, *self.sums.tolist(), strict=True)
+        }

@@ -181,14 +181,26 @@ def operation_indices(pairs: Sequence[Pair]) -> list[int]:
 
 def derive(alpha_KEO: Tensor, beta_KE: Tensor) -> Genotype:
     """Two edges a node by β, one operation an edge by α (paper, Sec. 4.3; not DARTS' α·β rank)."""
-    cells = []
-    for alpha_EO, beta_E in zip(alpha_KEO, beta_KE, strict=True):
-        kept_E = torch.zeros(len(EDGES), dtype=torch.bool)
-        for target in range(INPUTS, INPUTS + NODES):
-            edges = edges_into(target)
-            kept_E[edges.start + beta_E[edges].topk(IN_DEGREE).indices] = True
-        cells.append(cell_from_choice(kept_E, alpha_EO.argmax(-1)))
-    return Genotype(normal=cells[0], reduce=cells[1])
+    normal, reduce = map(cell_from_choice, map(_two_a_node, beta_KE), alpha_KEO.argmax(-1))
+    return Genotype(normal, reduce)
+
+
+def derive_strongest(strength_KEO: Tensor) -> Genotype:
+    """Two edges a node and an operation an edge by the strength of the edge's best operation (peer:
+    DARTS, whose `none` is not among OPERATIONS)."""
+    best = strength_KEO.max(-1)
+    kept_KE = map(_two_a_node, best.values)
+    normal, reduce = map(cell_from_choice, kept_KE, best.indices)
+    return Genotype(normal, reduce)
+
+
+def _two_a_node(score_E: Tensor) -> Tensor:
+    """Return which edges are kept, the two with the highest score into each node."""
+    kept_E = torch.zeros(len(EDGES), dtype=torch.bool)
+    for target in range(INPUTS, INPUTS + NODES):
+        edges = edges_into(target)
+        kept_E[edges.start + score_E[edges].topk(IN_DEGREE).indices] = True
+    return kept_E
 
 
 def random_genotype(generator: torch.Generator) -> Genotype:

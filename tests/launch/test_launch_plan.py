@@ -76,7 +76,7 @@ def test_an_experiment_at_another_scale_and_on_other_data() -> None:
 def test_an_override_goes_to_the_runs_of_an_experiment_that_read_it() -> None:
     """Table 6 has searches of both, of the architecture, of a policy on a fixed network, and two
     trainings."""
-    extra = ["search.tau.start=5", "search.xi=0.3", "preset=ours", "train.epochs=7"]
+    extra = ["search.tau.start=5", "search.xi=0.3", "method=ours", "train.epochs=7"]
     runs = {run.group: run.config for run in plan.experiment("table6", extra, [0]).runs}
     assert {name: run.search.tau.start for name, run in runs.items() if "search" in name} == {
         "joint_search": 5.0, "architecture_search": 5.0, "policy_search": 10.0,

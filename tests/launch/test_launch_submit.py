@@ -220,7 +220,7 @@ def test_the_time_of_an_earlier_run_is_the_estimate(
     assert "about 2.0 h, as an earlier run below" in capsys.readouterr().out
     assert submit.main(["--dry-run", "stage=search_cifar10", "run_dir=mine"]) == 0
     assert "1 day on one 2080 Ti (paper Tables 2 and 3)" in capsys.readouterr().out
-    assert submit.main(["--dry-run", "stage=search_cifar10", "preset=ours", "run_dir=mine"]) == 0
+    assert submit.main(["--dry-run", "stage=search_cifar10", "method=ours", "run_dir=mine"]) == 0
     assert "not known" in capsys.readouterr().out
 
 

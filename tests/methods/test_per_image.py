@@ -19,11 +19,11 @@ def test_per_image_rewards_equal_finite_differences_and_average_to_equation_13()
     theta, views, val, _ = small_problem()
     train = views[2]
     v_P = train_gradient(theta, val)
-    reward_B = per_image_rewards(linear_softmax, theta, None, train, passes.unflat(v_P, theta), XI)
+    reward_B = per_image_rewards(linear_softmax, theta, (), train, passes.unflat(v_P, theta), XI)
 
     def losses(t: float) -> Tensor:
         moved = passes.unflat(passes.flat(theta) + t * v_P, theta)
-        logits = linear_softmax(moved, None, train.images, None)
+        logits = linear_softmax(moved, (), train.images, None)
         return torch.nn.functional.cross_entropy(logits, train.labels, reduction="none")
 
     slope = (losses(1e-6) - losses(-1e-6)) / 2e-6

@@ -10,9 +10,10 @@ from step import Gradients, PlainSearch
 from torch import Tensor
 
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.methods import daas
 from daas_dist.methods.equations import search_term
 from daas_dist.methods.interface import Contribution
-from daas_dist.search import steps as search_module
+from daas_dist.search.context import Images
 from daas_dist.search.steps import Search
 
 SMALL = [
@@ -26,8 +27,7 @@ def in_float64(search: Search) -> Search:
     """Away from where it starts, so that no gradient is one of a special point."""
     torch.manual_seed(0)
     search.state.network.double()
-    state = search.state
-    for value in (state.logits["alpha"], state.logits["beta"], *state.gamma.tensors()):
+    for value in search.state.logits.values():
         value.data = value.data.double() + 0.5 * torch.randn_like(value.data, dtype=torch.float64)
     return search
 
@@ -36,17 +36,17 @@ def in_float64(search: Search) -> Search:
 def test_the_product_has_the_gradients_of_the_plain_step(
     warm_up: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    to_network, terms = Search.to_network, list[Contribution]()
+    normalised, terms = Images.normalised, list[Contribution]()
 
-    def doubled(self: Search, images_u8: Tensor) -> Tensor:
-        return to_network(self, images_u8).double()
+    def doubled(self: Images, images_u8: Tensor) -> Tensor:
+        return normalised(self, images_u8).double()
 
     def kept(*arguments: Any, **options: Any) -> Contribution:
         terms.append(search_term(*arguments, **options))
         return terms[-1]
 
-    monkeypatch.setattr(Search, "to_network", doubled)
-    monkeypatch.setattr(search_module, "search_term", kept)
+    monkeypatch.setattr(Images, "normalised", doubled)
+    monkeypatch.setattr(daas, "search_term", kept)
     overrides = [*SMALL, f"search.warmup_epochs={int(warm_up)}"]
     product, source = (in_float64(search_on_noise(overrides, Mesh(), 16, 4)) for _ in range(2))
     assert product.warming_up == warm_up
@@ -61,7 +61,7 @@ def test_the_product_has_the_gradients_of_the_plain_step(
         assert set(differences) == expected
         assert max(differences.values()) < NEAR
         if not warm_up:
-            found = torch.stack([term.reward_J for term in terms])
+            found = torch.stack([term.small["reward"] for term in terms])
             torch.testing.assert_close(found, rewards, rtol=NEAR, atol=0)
         terms.clear()
     moved = zip(product.theta.values(), reference.network.parameters(), strict=True)

@@ -333,7 +333,7 @@ def test_a_policy_is_searched_on_a_wide_resnet(estimator: str) -> None:
 
 def test_preset_dada_is_dadas_search_on_cifar10() -> None:
     """As its train_paper.sh and dataset.py have it, spelt out."""
-    words = ["stage=search_cifar10", "preset=dada", "search.target=policy"]
+    words = ["stage=search_cifar10", "method=dada", "search.target=policy"]
     config = configuration.load([*words, "model=wide_resnet_40_2"])
     search, adam = config.search, config.search.policy_optimizer
     assert (search.warmup_epochs, search.joint_epochs, search.batch_size) == (0, 20, 128)

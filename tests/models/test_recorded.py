@@ -19,8 +19,8 @@ from daas_dist.models import recorded
 from daas_dist.models.recorded import Recorded
 from daas_dist.models.supernet import Supernet
 from daas_dist.rng import stream
-from daas_dist.search.steps import Search
-from daas_dist.spaces.cells import Genotype, random_genotype
+from daas_dist.search.context import Images
+from daas_dist.spaces.cells import EVERYTHING, Path, path_of, random_genotype
 
 pytestmark = forward_mode
 NEAR = 1e-12
@@ -83,6 +83,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     return torch.device("cuda" if request.param == "graphs" else "cpu")
 
 
+SOME = path_of(EVERY_OPERATION)
+
+
 class Problem:
     """A tiny supernet in float64, recorded and not, and a batch for it."""
 
@@ -94,18 +97,29 @@ class Problem:
         self.supernet, self.recorded = functional(self.network), Recorded(self.network)
         self.theta = dict(network.named_parameters())
 
-    def weights(self, z: Genotype, scale: float = 1.0) -> Weights:
+    def weights(self, z: Path, scale: float = 1.0) -> Weights:
         return {name: self.theta[name].detach() * scale for name in self.network.active(z)}
 
-    def gradients(self, forward: Forward, z: Genotype, gates: Tensor | None) -> list[Tensor]:
-        """The loss, and its gradients by θ and by z."""
+    def gates(self, z: Path) -> Tensor:
+        """Return any gates of a path, to be differentiated by."""
+        count, like = sum(map(len, z)), self.batch.images
+        gates = torch.rand(count, dtype=like.dtype, device=like.device) + 0.5
+        return gates.requires_grad_()
+
+    def gradients(self, forward: Forward, z: Path, gates: Tensor | None) -> list[Tensor]:
+        """Return the loss, and its gradients by θ and by the gates."""
         done = forward_backward(forward, self.weights(z), z, self.batch, gates)
         assert list(done.theta_grad) == self.network.active(z)
-        return [done.loss, flat(done.theta_grad), *([] if gates is None else [done.z_grad_CS])]  # type: ignore[list-item]
+        found = [done.loss, flat(done.theta_grad)]
+        if gates is None:
+            assert done.gate_grad_Q is None
+            return found
+        assert done.gate_grad_Q is not None and done.gate_grad_Q.shape == gates.shape
+        return [*found, done.gate_grad_Q]
 
 
-def paths() -> list[Genotype]:
-    return [EVERY_OPERATION, *(random_genotype(stream(seed, "paths")) for seed in range(2))]
+def paths() -> list[Path]:
+    return [SOME, *(path_of(random_genotype(stream(seed, "paths"))) for seed in range(2))]
 
 
 def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -116,17 +130,41 @@ def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.mark.parametrize("gated", [False, True])
 def test_gradients_are_the_supernets(device: torch.device, gated: bool) -> None:
     problem = Problem(device)
-    gates = torch.rand(2, 8, dtype=torch.float64, device=device) + 0.5 if gated else None
-    if gates is not None:
-        gates.requires_grad_()
-    for z in [*paths(), EVERY_OPERATION]:  # the last one has been recorded
+    for z in [*paths(), SOME]:  # the last one has been recorded
+        gates = problem.gates(z) if gated else None
         expected = problem.gradients(problem.supernet, z, gates)
         assert_near(problem.gradients(problem.recorded, z, gates), expected)
 
 
+def test_everything_is_the_supernets(device: torch.device) -> None:
+    """Logits, and gradients by θ and by 196 gates: the second time recorded, and of other gates,
+    with a path of few operations between them."""
+    problem = Problem(device)
+    theta, images = problem.weights(EVERYTHING), problem.batch.images
+    for z in (EVERYTHING, SOME, EVERYTHING):
+        gates = problem.gates(z)
+        for given in (None, gates):
+            expected = problem.gradients(problem.supernet, z, given)
+            assert_near(problem.gradients(problem.recorded, z, given), expected)
+        assert float(expected[-1].abs().min()) > 0
+        logits = problem.supernet(theta, z, images, gates.detach())
+        assert_near([problem.recorded(problem.weights(z), z, images, gates.detach())], [logits])
+
+
+def test_a_node_without_an_operation_is_the_supernets(device: torch.device) -> None:
+    """Whatever a path before it left in that node."""
+    problem = Problem(device)
+    few: Path = ((SOME[0][0], SOME[0][3], SOME[0][4]), (*SOME[1][2:5], SOME[1][7]))
+    for z in (EVERYTHING, few, SOME, few):
+        gates = problem.gates(z)
+        for given in (None, gates):
+            expected = problem.gradients(problem.supernet, z, given)
+            assert_near(problem.gradients(problem.recorded, z, given), expected)
+
+
 def test_forward_mode_is_the_supernets(device: torch.device) -> None:
     problem = Problem(device)
-    for seed, z in enumerate([*paths(), EVERY_OPERATION]):
+    for seed, z in enumerate([*paths(), SOME]):
         theta, g = problem.weights(z), torch.Generator(device).manual_seed(seed)
         along = {
             n: torch.randn(w.shape, generator=g, dtype=w.dtype, device=device)
@@ -155,7 +193,7 @@ def test_a_pass_leaves_nothing_to_the_next(device: torch.device) -> None:
 
 @pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_a_backward_pass_after_another_pass_is_refused(device: torch.device) -> None:
-    problem, z = Problem(device), EVERY_OPERATION
+    problem, z = Problem(device), SOME
     theta = {name: w.requires_grad_() for name, w in problem.weights(z).items()}
     logits = problem.recorded(theta, z, problem.batch.images, None)
     problem.recorded(theta, z, problem.batch.images, None)
@@ -165,7 +203,7 @@ def test_a_backward_pass_after_another_pass_is_refused(device: torch.device) -> 
 
 @pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_batches_of_several_shapes(device: torch.device) -> None:
-    problem, z = Problem(device), EVERY_OPERATION
+    problem, z = Problem(device), SOME
     whole = problem.batch
     for count in (3, 2, 3):
         problem.batch = Batch(whole.images[:count], whole.labels[:count])
@@ -183,8 +221,8 @@ def test_the_stem_of_imagenet(device: torch.device) -> None:
     problem.theta = dict(network.named_parameters())
     images = torch.randn(3, 2, 64, 64, dtype=torch.float64, device=device)
     problem.batch = Batch(images, problem.batch.labels)
-    expected = problem.gradients(problem.supernet, EVERY_OPERATION, None)
-    assert_near(problem.gradients(problem.recorded, EVERY_OPERATION, None), expected)
+    expected = problem.gradients(problem.supernet, SOME, None)
+    assert_near(problem.gradients(problem.recorded, SOME, None), expected)
 
 
 @pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
@@ -200,36 +238,31 @@ def test_what_computes_otherwise_is_refused(
 
     monkeypatch.setattr(recorded.Between, "forward", damaged)
     with pytest.raises(ConfigError, match="search.cuda_graphs=true is not possible here"):
-        problem.gradients(problem.recorded, EVERY_OPERATION, None)
+        problem.gradients(problem.recorded, SOME, None)
 
 
-@pytest.mark.parametrize("preset", ["none", "ours"])
+@pytest.mark.parametrize("method", ["daas", "ours"])
 @pytest.mark.parametrize("device", ["called", ON_GPU], indirect=True)
 def test_a_search_takes_the_same_steps(
-    device: torch.device, preset: str, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    to_network = Search.to_network
-    monkeypatch.setattr(Search, "to_network", lambda self, u8: to_network(self, u8).double())
+    normalised = Images.normalised
+    monkeypatch.setattr(Images, "normalised", lambda self, u8: normalised(self, u8).double())
 
     def after_two_steps(cuda_graphs: str) -> list[Tensor]:
         overrides = [
             "model.channels=4", "model.cells=3", "search.batch_size=4", "search.architectures=2",
-            f"preset={preset}", f"search.cuda_graphs={cuda_graphs}",
+            f"method={method}", f"search.cuda_graphs={cuda_graphs}",
         ]  # fmt: skip
-        overrides += ["search.weight_architectures=2"] if preset == "none" else []
+        overrides += ["search.weight_architectures=2"] if method == "daas" else []
         search = search_on_noise(overrides, Mesh(), 16, 4, str(device))
         assert isinstance(search.forward, Recorded) == (cuda_graphs == "true")
         search.state.network.double()
         search.step()
         search.step()
         state = search.state
-        found = [
-            state.logits["alpha"],
-            state.logits["beta"],
-            *state.gamma.tensors(),
-            *state.network.parameters(),
-        ]
-        return [value.detach() for value in found]
+        assert set(state.logits) == {"alpha", "beta", "gamma.pi", "gamma.rho", "gamma.delta"}
+        return [value.detach() for value in (*state.logits.values(), *state.network.parameters())]
 
     for own, other in zip(after_two_steps("true"), after_two_steps("false"), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9)

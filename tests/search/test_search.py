@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,23 +12,22 @@ from golden import digest
 from ranks import forks, in_ranks
 
 from daas_dist import config as configuration
-from daas_dist.data import Images
+from daas_dist.data import Images, Read
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods import per_image
+from daas_dist.methods import daas, equations, ours, per_image
 from daas_dist.methods.estimators import ESTIMATORS, Evidence, normal_scores
-from daas_dist.methods.interface import Contribution
+from daas_dist.methods.interface import POLICY, Contribution, policy_logits
 from daas_dist.methods.passes import JVP
 from daas_dist.methods.per_image import control_by_others
 from daas_dist.models.network import Network
 from daas_dist.models.small import FixedNetwork
 from daas_dist.models.supernet import Supernet
 from daas_dist.rng import stream
-from daas_dist.search import steps as search_module
-from daas_dist.search.finite import check_terms
+from daas_dist.search import context as context_module
 from daas_dist.search.loop import build_network
 from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
-from daas_dist.spaces.cells import DARTS_V2
+from daas_dist.spaces.cells import DARTS_V2, path_of
 from daas_dist.spaces.policy import Draws, PolicyLogits
 
 TINY = ["preset=tiny", "device=cpu", "search.batch_size=8"]
@@ -47,13 +48,15 @@ def search(*overrides: str) -> Search:
 
 
 def parameters(run: Search) -> dict[str, torch.Tensor]:
-    state = run.state
-    named = {
-        "alpha": state.logits["alpha"],
-        "beta": state.logits["beta"],
-        "pi": state.gamma.pi_KO,
-    } | run.theta
-    return {name: value.detach().clone() for name, value in named.items()}
+    return {name: value.detach().clone() for name, value in (run.state.logits | run.theta).items()}
+
+
+def gamma(run: Search) -> PolicyLogits:
+    return policy_logits(run.state.logits, run.config.policy.parameters)
+
+
+def evidence(run: Search) -> Evidence:
+    return Evidence.from_tensors(run.state.memory["evidence"])
 
 
 def moved(run: Search) -> set[str]:
@@ -67,15 +70,17 @@ def test_the_warm_up_moves_the_architecture_and_the_joint_phase_the_policy_too()
     run = search("search.evidence.decay=1", "search.estimator=paper")
     while run.warming_up:
         names = moved(run)
-        assert {"alpha", "beta"} <= names and "pi" not in names
-    assert {"alpha", "beta", "pi"} <= moved(run)
+        assert {"alpha", "beta"} <= names and not any(n.startswith(POLICY) for n in names)
+    assert set(run.state.logits) == {"alpha", "beta", "gamma.pi", "gamma.rho", "gamma.delta"}
+    assert set(run.state.logits) <= moved(run)
 
 
 def test_a_weight_that_no_sampled_path_used_does_not_move() -> None:
     run = search("search.weight_architectures=1", "search.weights.weight_decay=0.1")
-    (sampled,) = run.sample_architectures("weights-arch", 1)
-    assert sampled is not None and isinstance(run.state.network, Supernet)
-    used = set(run.state.network.active(sampled.genotype))
+    assert isinstance(run.method, daas.Daas) and isinstance(run.state.network, Supernet)
+    (sampled,) = run.method.sample(run.state.logits, run.context(), "weights-arch", 1)
+    assert sampled is not None
+    used = set(run.state.network.active(path_of(sampled.genotype)))
     names = moved(run) & set(run.theta)
     assert names <= used < set(run.theta)
     assert len(names) > len(used) / 2
@@ -110,7 +115,7 @@ def test_passes_are_those_that_are_made(
 
         return call
 
-    monkeypatch.setattr(daas, "forward_backward", counted(passes.forward_backward, 1.0))
+    monkeypatch.setattr(equations, "forward_backward", counted(equations.forward_backward, 1.0))
     monkeypatch.setattr(per_image, "per_image_rewards", counted(per_image.per_image_rewards, JVP))
     run.step()
     assert run.state.passes == pytest.approx(passes) and sum(made) == pytest.approx(passes)
@@ -132,29 +137,31 @@ def test_every_policy_that_an_image_draws_has_a_reward_of_its_own(
         return reward_B
 
     monkeypatch.setattr(per_image, "per_image_rewards", recorded)
-    draws = run.state.gamma.sample(24, stream(run.config.seed, "policy", 0, 0))
-    train = run.feed.batch(0)["train"]
+    draws = gamma(run).sample(24, stream(run.config.seed, "policy", 0, 0))
+    context, ranges = run.context(), run.config.policy.ranges
     expected = [
-        run.train_input(train.images, Draws(*(part[j : j + 8] for part in draws)), "policy-0", n)
+        context.augmented(Draws(*(part[j : j + 8] for part in draws)), ranges, "policy-0", n)
         for n, j in enumerate((0, 8, 16))
     ]
     run.step()
-    assert all(map(torch.equal, (view for view, _ in seen), expected))
+    assert all(map(torch.equal, (view for view, _ in seen), (batch.images for batch in expected)))
     reward_JB = torch.stack([reward_B for _, reward_B in seen])
     score_J = normal_scores(control_by_others(reward_JB).view(1, -1)).flatten()
     decay = run.config.search.evidence.decay
-    evidence = Evidence.empty(run.config.policy.slots).add(draws, score_J, decay)
-    found = zip(run.state.evidence.tensors(), evidence.tensors(), strict=True)
+    told = Evidence.empty(run.config.policy.slots).add(draws, score_J, decay)
+    found = zip(evidence(run).tensors(), told.tensors(), strict=True)
     assert all(map(torch.allclose, *zip(*found, strict=True)))
-    assert evidence.operation_KO.total.abs().sum() > 1
+    assert told.operation_KO.total.abs().sum() > 1
 
 
 def test_cutout_blanks_a_square_of_the_training_images_only() -> None:
     run = search("data.cutout=4")
-    pixels = images(16, 3).images
-    blank = (run.train_input(pixels, None, "test", 0) == 0).sum((1, 2, 3))
+    given = images(16, 3)
+    read = Read(given.images, given.labels)
+    context = replace(run.context(), read={"train": read, "val": read})
+    blank = (context.augmented(None, "autoaugment", "test", 0).images == 0).sum((1, 2, 3))
     assert (blank > 0).all() and (blank <= 16).all() and (blank == 16).any()
-    assert not (run.to_network(pixels) == 0).any()
+    assert not (context.val().images == 0).any() and not (context.train().images == 0).any()
 
 
 def test_a_null_run_gives_the_same_rewards_to_other_policies() -> None:
@@ -164,7 +171,7 @@ def test_a_null_run_gives_the_same_rewards_to_other_policies() -> None:
     )
     for run in (true, null):
         run.step()
-    table, other = true.state.evidence.operation_KO, null.state.evidence.operation_KO
+    table, other = evidence(true).operation_KO, evidence(null).operation_KO
     assert torch.equal(table.weight, other.weight)
     assert float(table.square.sum()) == pytest.approx(float(other.square.sum()))
     assert not torch.equal(table.total, other.total)
@@ -189,13 +196,31 @@ def test_what_is_not_finite_is_named_and_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in parameters(run).items())
 
 
-def test_a_reward_that_is_not_finite_is_named_by_its_policy() -> None:
-    draws = PolicyLogits.initial(2, "per_slot").sample(3, stream(0, "test"))
-    term = Contribution(reward_J=torch.tensor([1.0, torch.inf, 2.0]))
+@pytest.mark.parametrize(("estimator", "module"), [("paper", daas), ("natural", ours)])
+def test_a_reward_that_is_not_finite_is_named_by_its_policy(
+    estimator: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three policies of a batch, or of those of eight images, the second; of the second of two
+    architectures."""
+    run = search("search.warmup_epochs=0", f"search.estimator={estimator}", "seed=1",
+                 "search.architectures=2", "search.policies_per_architecture=3")  # fmt: skip
+    inside, terms = equations.search_term, list[Contribution]()
+
+    def poisoned(*arguments: Any, **options: Any) -> Contribution:
+        terms.append(inside(*arguments, **options))
+        if len(terms) == 2:
+            terms[1].small["reward"][1] = torch.inf
+        return terms[-1]
+
+    monkeypatch.setattr(module, "search_term", poisoned)
+    count = 3 if estimator == "paper" else 8
+    draws = gamma(run).sample(count, stream(run.config.seed, "policy", 0, 1))
     operations = [augment.NAMES[o] for o in draws.operation_NK[1].tolist()]
     words = [n if a else "nothing" for n, a in zip(operations, draws.applied_NK[1], strict=True)]
-    with pytest.raises(FloatingPointError, match=f"policy 1 .{words[0]}.*{words[1]}.* of arch"):
-        check_terms(7, [Contribution(), term], [None, None], lambda _: draws)
+    said = f"the reward of policy 1 .{words[0]}.*{words[1]}.* of architecture 1 "
+    with pytest.raises(FloatingPointError, match=said):
+        run.step()
+    assert words != ["nothing", "nothing"] and len(terms[1].small["reward"]) == count
 
 
 def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> None:
@@ -221,7 +246,7 @@ WAYS = [
 
 def poison_weights(monkeypatch: pytest.MonkeyPatch, run: Search, step: int) -> None:
     """At that step the gradient of Eq. (14), of which the first half knows nothing, is NaN."""
-    inside = search_module.weight_gradient
+    inside = context_module.weight_gradient
 
     def poisoned(gradients: Any) -> Any:
         found = inside(gradients)
@@ -229,7 +254,7 @@ def poison_weights(monkeypatch: pytest.MonkeyPatch, run: Search, step: int) -> N
             return {name: value * torch.nan for name, value in found.items()}
         return found
 
-    monkeypatch.setattr(search_module, "weight_gradient", poisoned)
+    monkeypatch.setattr(context_module, "weight_gradient", poisoned)
 
 
 def all_of(run: Search) -> str:
@@ -304,8 +329,8 @@ def test_a_fixed_network_of_a_genotype_is_searched_for_its_policy() -> None:
     data = SearchData(images(32, 1), images(32, 2), [0.0], [1.0])
     network = FixedNetwork(Network(DARTS_V2, 2, 3, 3, 1))
     run = Search(config, data, network, Mesh(), torch.device("cpu"))
-    before = run.state.gamma.rho.detach().clone()
+    before = gamma(run).rho.detach().clone()
     for _ in range(3):
         run.step()
     assert run.genotype() is None and run.policy() is not None
-    assert not torch.equal(run.state.gamma.rho, before)
+    assert not torch.equal(gamma(run).rho, before)

@@ -15,7 +15,9 @@ from daas_dist import config as configuration
 from daas_dist.config import Config
 from daas_dist.data import Images
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.methods.passes import Batch
 from daas_dist.rng import stream
+from daas_dist.search.context import Context
 from daas_dist.search.loop import build_network
 from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
@@ -43,15 +45,15 @@ def search(config: Config, mesh: Mesh | None = None, fixed: Policy | None = None
 
 def trained_on(run: Search) -> list[tuple[Tensor, Tensor]]:
     """(as they were read, as the weight step saw them) of every step that is left."""
-    seen, inside = [], Search.train_input
+    seen, inside = [], Context.augmented
 
-    def train_input(self: Search, pixels: Tensor, draws: Any, purpose: str, index: int) -> Tensor:
-        made = inside(self, pixels, draws, purpose, index)
+    def augmented(self: Context, draws: Any, ranges: str, purpose: str, index: int) -> Batch:
+        made = inside(self, draws, ranges, purpose, index)
         if purpose == "weights":
-            seen.append((self.to_network(pixels), made))
+            seen.append((self.images.normalised(self.read["train"].images), made.images))
         return made
 
-    with patch.object(Search, "train_input", train_input):
+    with patch.object(Context, "augmented", augmented):
         while run.state.step < run.steps:
             run.step()
     return seen
@@ -78,7 +80,8 @@ def test_a_uniform_warm_up_draws_from_the_policy_that_has_not_moved() -> None:
         pixels = run.feed.batch(step)["train"].images
         draws = policy.repeat(gamma.sample(1, stream(5, "weights-policy", step, 0)), 8)
         generator = stream(5, "augment", "weights", step, 0)
-        expected.append(run.to_network(policy.apply(pixels, draws, generator, "autoaugment")))
+        made = policy.apply(pixels, draws, generator, "autoaugment")
+        expected.append(run.images.normalised(made))
     run = search(run.config)
     seen = [made for _, made in trained_on(run)]
     assert all(map(torch.equal, seen[:2], expected))
@@ -117,9 +120,15 @@ def test_the_warm_up_has_the_same_bits_on_two_ranks_and_after_a_stop(words: str)
 def test_a_fixed_policy_keeps_its_own_ranges(ranges: str) -> None:
     """Those that it was found with, whatever policy.ranges is for searches of a policy."""
     fixed = replace(mixed_policy(), ranges=ranges)
-    run = search(load("search.target=architecture"), fixed=fixed)
-    pixels = images(1).images[:8]
-    draws = fixed.draw(8, stream(0, "draws"))
-    generator = stream(run.config.seed, "augment", "x", 0, 0)
-    expected = run.to_network(policy.apply(pixels, draws, generator, ranges))
-    assert torch.equal(run.train_input(pixels, draws, "x", 0), expected)
+    (other,) = {*augment.RANGES} - {ranges}
+    run = search(load("search.target=architecture", f"policy.ranges={other}"), fixed=fixed)
+    pixels, seed = run.feed.batch(0)["train"].images, run.config.seed
+    draws = fixed.draw(8, stream(seed, "weights-policy", 0, 0))
+
+    def under(name: str) -> Tensor:
+        generator = stream(seed, "augment", "weights", 0, 0)
+        return run.images.normalised(policy.apply(pixels, draws, generator, name))
+
+    expected, unexpected = under(ranges), under(other)
+    _, made = trained_on(run)[0]
+    assert torch.equal(made, expected) and not torch.equal(made, unexpected)

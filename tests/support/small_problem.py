@@ -11,7 +11,7 @@ POLICIES = 6
 XI = 0.3
 
 
-def linear_softmax(theta: passes.Weights, _z: object, images: Tensor, _gates: object) -> Tensor:
+def linear_softmax(theta: passes.Weights, _path: object, images: Tensor, _gates: object) -> Tensor:
     return torch.tanh(images @ theta["first"]) @ theta["second"]
 
 
@@ -37,4 +37,4 @@ def small_problem(seed: int = 3) -> tuple[passes.Weights, list[passes.Batch], pa
 
 
 def train_gradient(theta: passes.Weights, view: passes.Batch) -> Tensor:
-    return passes.flat(passes.forward_backward(linear_softmax, theta, None, view).theta_grad)
+    return passes.flat(passes.forward_backward(linear_softmax, theta, (), view).theta_grad)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from daas_dist.config.method_names import OF_THE_LOOP, methods, settings_of
 from daas_dist.config.rules import shown
 from daas_dist.config.schema.search import FIXED
 from daas_dist.config.schema.train import ARCHITECTURES
@@ -42,11 +43,22 @@ def unread(key: str, values: Mapping[str, Any]) -> list[str]:
     """
     row = next((row for row in TABLE if row.has(key) and row.holds(values)), None)
     if row is None:
-        return []
+        return _of_another_method(key, values)
     if next(iter(row.where)) == "kind":
         return [f"stage={values['stage']}"]
     names = [name for name in row.where if name != "kind"]
     return [f"{CHOICES.get(name, name)}={shown(values[name])}" for name in names]
+
+
+def _of_another_method(key: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the method if it has no such setting, and another has."""
+    group, _, name = key.partition(".")
+    method, setting = values["search.method"], name.partition(".")[0]
+    if group not in ("search", "policy") or method not in methods():
+        return []
+    others = frozenset[str]().union(*map(settings_of, methods()))
+    unread = setting in others - OF_THE_LOOP - settings_of(method)
+    return [f"method={method}"] if unread else []
 
 
 def no_effect(key: str, values: Mapping[str, Any]) -> str:
@@ -64,7 +76,7 @@ def no_effect(key: str, values: Mapping[str, Any]) -> str:
     return f"{name} has no effect: {reason}; leave it out, or change {change}"
 
 
-CHOICES = {"data.name": "data", "model.name": "model"}
+CHOICES = {"data.name": "data", "model.name": "model", "search.method": "method"}
 """Choices to change in place of the key that each brings."""
 
 
@@ -104,7 +116,7 @@ TABLE = tuple(
     for keys, where in (
         # Kinds of stages.
         ("train recipe= engine engine= data.color_jitter data.lighting", _SEARCH),
-        ("search policy mesh data.val_share model=", _TRAINING),
+        ("search policy mesh data.val_share model= method=", _TRAINING),
         ("model.channels model.cells model.genotype model.network", _TRAINING),
         # Images.
         ("data.max_bad_files", {"data.name": _is("fashion_mnist", "cifar10", "cifar100")}),
@@ -115,7 +127,8 @@ TABLE = tuple(
         ("search.weight_architectures search.architecture_gradient_at", _NO_ARCHITECTURE),
         ("search.tau search.architecture search.derived", _NO_ARCHITECTURE),
         ("search.weight_gradient", {**_NO_ARCHITECTURE, "search.reuse_gradients": _is(False)}),
-        ("search.policies_per_architecture search.policies_per_image search.xi", _NO_POLICY),
+        ("search.policies_per_architecture search.policies_per_image", _NO_POLICY),
+        ("search.xi", {**_NO_POLICY, "search.method": _is("daas")}),
         ("search.architecture_gradient_at search.reuse_gradients search.estimator", _NO_POLICY),
         ("search.policy_optimizer search.evidence search.permute_rewards", _NO_POLICY),
         ("search.warmup_policy policy.slots policy.parameters policy.ranges", _NO_POLICY),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from daas_dist.config.method_names import methods
 from daas_dist.config.rules import (
     BETAS,
     CELLS,
@@ -100,6 +101,7 @@ class Derived:
 
 @dataclass(kw_only=True, slots=True)
 class Search:
+    method: str
     target: str
     warmup_epochs: int
     warmup_policy: str
@@ -131,6 +133,7 @@ class Search:
     keep_checkpoints: int
 
     def __post_init__(self) -> None:
+        check(self, "search", one_of(*methods()), "method")
         check(self, "search", one_of("joint", "architecture", "policy"), "target")
         check(self, "search", one_of("uniform", "plain"), "warmup_policy")
         check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
@@ -143,7 +146,8 @@ class Search:
         check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
         check(self, "search", COUNT, "keep_checkpoints", "most_skips")
         check(self, "search", one_of("raise", "skip"), "non_finite")
-        check(self, "search", POSITIVE, "xi", "max_flops", "max_parameters")
+        check(self, "search", POSITIVE, "max_flops", "max_parameters")
+        check(self, "search", NOT_NEGATIVE, "xi")
         check(self.tau, "search.tau", POSITIVE, "start", "end")
         check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
         check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")

@@ -1,15 +1,31 @@
 """The paper's equations against enumeration, finite differences and closed forms."""
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
+from ranks import forks, in_ranks
 from small_problem import POLICIES, XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 
+from daas_dist.distributed.deal import deal
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods import equations, passes, relax
+from daas_dist.methods.interface import Contribution
+from daas_dist.methods.passes import Batch, Weights
 from daas_dist.rng import stream
-from daas_dist.spaces.cells import EDGES, IN_DEGREE, INPUTS, NODES, OPERATIONS, edges_into
+from daas_dist.spaces.cells import (
+    DARTS_V2,
+    EDGES,
+    IN_DEGREE,
+    INPUTS,
+    NODES,
+    OPERATIONS,
+    Path,
+    edges_into,
+    path_of,
+)
 
 
 def enumerated(theta: passes.Weights, views: list[passes.Batch]) -> Tensor:
@@ -32,7 +48,7 @@ def test_the_exact_gradient_is_that_of_the_validation_loss_after_the_look_ahead(
 
     def val_loss(logits: Tensor) -> Tensor:
         ahead = passes.unflat(passes.flat(theta) - XI * logits.softmax(0) @ grads_JP, theta)
-        return passes.forward_backward(linear_softmax, ahead, None, val).loss
+        return passes.forward_backward(linear_softmax, ahead, (), val).loss
 
     weight_J = gamma.softmax(0)
     val_grad_P = val_gradient_ahead(theta, grads_JP, weight_J.detach(), val)
@@ -211,18 +227,39 @@ def test_sampled_architectures_are_addressed_not_ordered() -> None:
     assert len(set(first)) == 3
 
 
-def test_a_contribution_travels_as_a_row() -> None:
-    g = stream(0, "row")
-    numbers = torch.randn(16, generator=g).view(2, 8), torch.randn(7, generator=g)
-    sent = equations.Contribution(
-        z_grad_CS=numbers[0],
-        reward_J=numbers[1],
-        train_loss_accuracy=torch.tensor([1.0, 2.0]),
-        val_loss_accuracy=torch.tensor([3.0, 4.0]),
-    )
-    got = equations.Contribution.from_row(sent.to_row())
-    for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy"):
-        assert torch.equal(getattr(got, name), getattr(sent, name))
+@forks
+def test_what_an_architecture_contributes_travels_as_it_is() -> None:
+    """The terms of Algorithm 1 and of its line 4, one from each of two ranks: every number."""
+    theta, views, val, _ = small_problem()
+    theta = {name: value.float() for name, value in theta.items()}
+    *train, val = (Batch(batch.images.float(), batch.labels) for batch in (*views[:3], val))
+    path = path_of(DARTS_V2)
+
+    def gated(weights: Weights, path: Path, images: Tensor, gates: Tensor | None) -> Tensor:
+        found = linear_softmax(weights, path, images, gates)
+        return found if gates is None else found * (gates * torch.arange(1.0, 17.0)).mean()
+
+    def searched(i: int) -> Contribution:
+        return equations.search_term(gated, theta, path, train, val, XI, at_theta=bool(i))
+
+    def trained(i: int) -> Contribution:
+        return equations.weight_term(gated, theta, path, train[i])
+
+    numbers = {"z_grad": 16, "reward": 3, "train": 2, "val": 2, "train_norm": 1, "val_norm": 1}
+    for term, names in ((searched, list(numbers)), (trained, ["train", "train_norm"])):
+        like = {name: (numbers[name],) for name in names}
+
+        def task(mesh: Mesh, term: Any = term, like: Any = like) -> list[Contribution]:
+            return deal(mesh, [1.0, 1.0], term, like, ("train",), lambda _: theta)
+
+        for got in in_ranks(2, task):
+            for i, each in enumerate(got):
+                sent = term(i)
+                assert set(sent.small) == set(each.small) == set(like)
+                assert all(torch.equal(sent.small[name], each.small[name]) for name in like)
+                gradients = sent.by_theta["train"], each.by_theta["train"]
+                assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in theta)
+                assert all(bool(value.isfinite().all()) for value in sent.small.values())
 
 
 def test_unflat_undoes_flat() -> None:

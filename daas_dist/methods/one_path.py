@@ -1,0 +1,60 @@
+"""Halves of a step that methods share: α alone is learned, and one path runs in a half."""
+
+import torch
+from torch import Tensor
+
+from daas_dist.methods.interface import Contribution, Found, Logits, StepContext, Update
+from daas_dist.methods.passes import Batch, forward_backward, loss_accuracy, total_norm
+from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, Path, derive_strongest
+from daas_dist.spaces.policy import Policy
+
+START = 1e-3
+"""α starts at 1e-3 × a standard normal (peer: DARTS model_search.py)."""
+
+
+def start_alpha(generator: torch.Generator) -> Logits:
+    """Return α over OPERATIONS and, last, `none`, which adds nothing (peer: DARTS)."""
+    shape = len(KINDS), len(EDGES), len(OPERATIONS) + 1
+    return {"alpha": START * torch.randn(shape, generator=generator)}
+
+
+def strengths(logits: Logits) -> Tensor:
+    """Return softmax(α) of OPERATIONS, (K, E, O); what is missing to 1 is that of `none`."""
+    return logits["alpha"].softmax(-1)[..., : len(OPERATIONS)]
+
+
+def found_by_alpha(logits: Logits, fixed: Policy | None) -> Found:
+    """Return the strongest operations, `none` apart (peer: DARTS)."""
+    return Found(derive_strongest(strengths(logits)), fixed)
+
+
+def batch_under(fixed: Policy | None, context: StepContext) -> Batch:
+    """Return the training images under one draw of a policy that is not searched, if there is one;
+    the same in both halves of a step."""
+    if fixed is None:
+        return context.augmented(None, "", "weights", 0)
+    draws = fixed.draw(1, context.stream("weights-policy", 0))
+    return context.augmented(draws, fixed.ranges, "weights", 0)
+
+
+def train_on(
+    path: Path, fixed: Policy | None, context: StepContext, gates_Q: Tensor | None = None
+) -> Update:
+    """Return the gradient by θ of the training loss on a path."""
+    batch = batch_under(fixed, context)
+
+    def term(_: int) -> Contribution:
+        gates = None if gates_Q is None else gates_Q.detach().to(batch.images)
+        theta = context.theta(path)
+        done = forward_backward(context.forward, theta, path, batch, gates, context.mean)
+        small = {"train": loss_accuracy([done]), "train_norm": total_norm([done])}
+        return Contribution(small, {"train": context.averaged(done.theta_grad)})
+
+    terms = context.map(term, [path], {"train": (2,), "train_norm": (1,)}, summed="train")
+    by_theta = context.sum(terms, [path], "train")
+    return Update(by_theta=by_theta, metrics=loss_metrics(terms[0], "train"))
+
+
+def loss_metrics(term: Contribution, split: str) -> dict[str, float]:
+    loss, accuracy = term.small[split].tolist()
+    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
