@@ -100,7 +100,7 @@ def test_launch_is_above_and_goes_down_too() -> None:
 
 
 def test_every_equation_is_a_function_with_its_number() -> None:
-    tree = ast.parse((PACKAGE / "methods" / "daas.py").read_text())
+    tree = ast.parse((PACKAGE / "methods" / "equations.py").read_text())
     starts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     for number in range(7, 15):
         assert any(re.match(rf"(The bracket of )?Eq\. \({number}\)", text) for text in starts), (

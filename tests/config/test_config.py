@@ -41,16 +41,31 @@ def message(*overrides: str) -> str:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_composes_under_every_preset_of_its_kind(stage: str, preset: str) -> None:
     kind, given = stage.partition("_")[0], [f"stage={stage}", f"preset={preset}"]
-    if kind == "train" and preset in ("dada", "ours", "ours_policy"):
-        assert f"preset={preset} has no effect: stage={stage}" in message(*given, *NEEDS[stage])
-        return
     config = load([*given, *NEEDS.get(stage, [])])
     assert (config.stage, config.kind) == (stage, kind)
 
 
+@pytest.mark.parametrize("method", door.options("method"))
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_search_composes_under_every_method(stage: str, method: str) -> None:
+    given = [f"stage={stage}", f"method={method}", *NEEDS.get(stage, [])]
+    if stage.startswith("train"):
+        assert f"method has no effect: stage={stage} is a train" in message(*given)
+    else:
+        named = {"ours": "daas", "ours_policy": "daas", "dada": "daas", "none": "daas"}
+        assert load(given).search.method == named.get(method, method)
+
+
+def test_every_method_opens_with_its_claim_number_cost_and_command() -> None:
+    for name in set(door.options("method")) - {"none"}:
+        text = (door.directory() / "method" / f"{name}.yaml").read_text("utf-8")
+        opened = [line.partition(":")[0] for line in text.splitlines()[1:5]]
+        assert opened == ["# Claim", "# Number", "# Cost", "# Command"], name
+
+
 def test_the_groups_on_disk_are_the_known_ones() -> None:
     assert {path.name for path in door.directory().iterdir()} == {
-        *("stage", "data", "model", "recipe", "engine", "preset"),
+        *("stage", "data", "model", "recipe", "engine", "method", "preset"),
         *("cluster", "experiment"),  # of launch/, and no part of a Config
         "config.yaml",
     }
@@ -108,8 +123,8 @@ def test_a_search_counts_the_network_that_its_training_stage_trains() -> None:
         assert derived.classes == (1000 if data == "imagenet" else None)
 
 
-def test_preset_ours_changes_the_estimator_and_its_steps_only() -> None:
-    paper, ours = (load(["stage=search_cifar10", f"preset={name}"]) for name in ("paper", "ours"))
+def test_method_ours_changes_the_estimator_and_its_steps_only() -> None:
+    paper, ours = (load(["stage=search_cifar10", f"method={name}"]) for name in ("daas", "ours"))
     assert difference(paper, ours) == {
         "search.reuse_gradients": "false -> true",
         "search.estimator": "paper -> natural",
@@ -191,9 +206,9 @@ def test_a_wrong_type_names_key_value_and_type(override: str, expected: str) -> 
         ("device=tpu", "device=tpu is not possible: expected one of auto, cpu, cuda"),
         ("search.batch_size=0", "search.batch_size=0 is not possible: expected a whole number of"),
         ("search.estimator=fast", "expected one of paper, leave_one_out, per_image, running_means"),
-        ("search.xi=-0.1", "search.xi=-0.1 is not possible: expected a number above 0"),
-        ("search.xi=nan", "search.xi=nan is not possible: expected a number above 0"),
-        ("search.xi=inf", "search.xi=inf is not possible: expected a number above 0"),
+        ("search.xi=-0.1", "search.xi=-0.1 is not possible: expected a number of 0 or more"),
+        ("search.xi=nan", "search.xi=nan is not possible: expected a number of 0 or more"),
+        ("search.xi=inf", "search.xi=inf is not possible: expected a number of 0 or more"),
         ("search.architecture.betas=[0.9]", "expected two numbers in [0, 1)"),
         (
             "search.policy_optimizer.name=adam search.policy_optimizer.betas=[0.9,1]",
@@ -348,7 +363,7 @@ def test_training_what_was_found_needs_the_result() -> None:
         ("search.tau=3", "sets a whole group: set its keys, such as search.tau.start=VALUE"),
         ("data.root=${nowhere}", "data.root=${nowhere} cannot be composed"),
         ("stage=search_cifr10", "stage=search_cifr10 is not possible: expected one of search_"),
-        ("preset=[tiny]", "expected one of dada, none, ours, ours_policy, paper, tiny"),
+        ("preset=[tiny]", "expected one of none, paper, tiny"),
         ("data.name=cifar10", "data.name comes with its group: use data=NAME"),
         ("kind=train", "kind comes with its group: use stage=NAME"),
         ("train.epochs=3", "train.epochs has no effect: stage=search_fashion is a search"),

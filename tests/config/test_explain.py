@@ -118,7 +118,7 @@ def test_main_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         ("search.xii", "daas explain: search.xii is not a key: did you mean search.xi?"),
         (
             "preset",
-            "preset is not a key but a choice: preset=dada|none|ours|ours_policy|paper|tiny",
+            "preset is not a key but a choice: preset=none|paper|tiny",
         ),
         ("search.xii=1", "search.xii is not a key"),
     ],

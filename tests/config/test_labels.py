@@ -70,6 +70,7 @@ def test_every_label_is_of_an_allowed_form(path: Path) -> None:
 
 
 SAYS: dict[str, tuple[object, ...]] = {
+    "search.method": ("daas",),
     "search.target": ("joint",),
     "search.warmup_epochs": (20, 30),
     "search.joint_epochs": (30, 20),

@@ -30,6 +30,7 @@ OF_A_POLICY = (
     "search.architecture_gradient_at", "search.reuse_gradients", "search.permute_rewards",
     "search.policy_optimizer.name", "search.policy_optimizer.betas", "search.evidence.decay",
 )  # fmt: skip
+OF_ALGORITHM_1 = "search.architectures", "search.weight_architectures", "search.weight_gradient"
 
 NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (
@@ -43,7 +44,7 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (
         TRAIN,
         (
-            "search.tau.end", "policy.slots", "mesh.reduction", "data.val_share", "model",
+            "search.tau.end", "policy.slots", "mesh.reduction", "data.val_share", "model", "method",
             "model.channels", "model.cells", "model.genotype", "model.network",
         ),
         "stage=train_fashion is a train",
@@ -67,11 +68,14 @@ NOT_READ: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (
         ALONE,
         (
-            *OF_A_POLICY, "search.estimator", "search.warmup_policy", "policy.slots",
-            "policy.parameters", "policy.ranges",
+            *(key for key in OF_A_POLICY if key != "search.xi"), "search.estimator",
+            "search.warmup_policy", "policy.slots", "policy.parameters", "policy.ranges",
         ),
         "search.target=architecture does not",
     ),
+    (ALONE, ("search.xi",), "search.target=architecture and method=daas do not"),
+    (("method=darts",), (*OF_ALGORITHM_1, "search.tau.start"), "method=darts does not"),
+    (("method=gdas",), (*OF_ALGORITHM_1, "search.xi"), "method=gdas does not"),
     (("search.warmup_epochs=0", "search.reuse_gradients=false"), ("search.warmup_policy",),
      "search.warmup_epochs=0 does not"),
     (("search.joint_epochs=0",), OF_A_POLICY, "search.joint_epochs=0 does not"),
@@ -109,6 +113,8 @@ READ: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*FIXED, "search.reuse_gradients=true"), ("search.weight_gradient", "search.warmup_policy")),
     (ALONE, ("search.weight_architectures", "search.tau.end", "search.weight_gradient")),
     (ALONE, ("policy.fixed", "search.warmup_epochs")),
+    (("method=darts",), ("search.xi", "policy.fixed", "search.warmup_epochs", "search.batch_size")),
+    (("method=gdas",), ("search.tau.start", "search.tau.end", "search.architecture.betas")),
     (("search.joint_epochs=0",), ("search.estimator", "policy.slots", "search.warmup_policy")),
     (("search.estimator=paper",), ("search.evidence.decay", "search.policies_per_architecture")),
     (("search.policy_optimizer.name=adam",), ("search.policy_optimizer.betas",)),
@@ -203,10 +209,14 @@ def searched(config: Config) -> list[Any]:
     search = Search(config, data, build_network(config, 3), Mesh(), torch.device("cpu"))
     while search.state.step < search.steps:
         search.step()
-    state, target = search.state.save(), config.search.target
-    parts = ["network"] if target == "architecture" else ["network", "gamma", "evidence"]
-    parts += [] if target == "policy" else ["alpha", "beta"]
-    return list(leaves([state[part] for part in parts]))
+    state = search.state.save()
+    learned = set(state["logits"])
+    if config.search.target != "policy":
+        learned -= {"alpha", "beta"}
+    if config.search.target != "architecture":
+        learned -= {"gamma.pi", "gamma.rho", "gamma.delta"}
+    assert not learned and state["logits"]
+    return list(leaves([state["network"], state["logits"], state["memory"].get("evidence")]))
 
 
 OTHERS: dict[str, Any] = {
@@ -248,6 +258,11 @@ SEARCHES: dict[str, tuple[tuple[str, ...], Iterable[str]]] = {
          "search.estimator", "policy.slots", "policy.ranges", "search.tau.start",
          "search.weight_architectures", "search.architecture.betas"],
     ),
+    "darts": (("method=darts", "model.channels=2"),
+              (*OF_ALGORITHM_1, "search.tau.start", "search.tau.end", "search.xi")),
+    "gdas": (("method=gdas",),
+             (*OF_ALGORITHM_1, "search.tau.start", "search.tau.end", "search.xi",
+              "search.weights.clip", "search.architecture.learning_rate")),
 }  # fmt: skip
 
 

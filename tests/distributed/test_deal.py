@@ -17,41 +17,42 @@ from daas_dist.rng import stream
 
 THETA: Weights = {"stem": torch.zeros(4, 3), "edge": torch.zeros(2, 2, 5), "head": torch.zeros(7)}
 
+LIKE = {"train": (2,), "val": (2,), "reward": (6,), "z_grad": (2, 8), "norm": (1,), "none": (0,)}
+"""Shapes of the numbers of a term: also a table, one alone, and none."""
+
 
 def active(index: int) -> Weights:
     names = [["stem", "head"], ["edge"], ["stem", "edge", "head"]][index % 3]
     return {name: THETA[name] for name in names}
 
 
-def term(index: int, rewards: int = 6) -> Contribution:
+def term(index: int) -> Contribution:
     generator = stream(index, "term")
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator) * 10 ** (index - 2)
 
-    return Contribution(
-        z_grad_CS=normal(2, 8),
-        reward_J=normal(rewards),
-        train_loss_accuracy=normal(2),
-        val_loss_accuracy=normal(2),
-        norms=normal(2),
-        theta_grad={name: normal(*value.shape) for name, value in active(index).items()},
-        val_grad={name: normal(*value.shape) for name, value in active(index).items()},
-    )
+    small = {name: normal(*shape) for name, shape in LIKE.items()}
+    by_theta = {
+        gradient: {name: normal(*value.shape) for name, value in active(index).items()}
+        for gradient in ("train", "val")
+    }
+    return Contribution(small, by_theta)
 
 
 def assert_same(given: Contribution, expected: Contribution, gradients: tuple[str, ...]) -> None:
-    for name in ("z_grad_CS", "reward_J", "train_loss_accuracy", "val_loss_accuracy", "norms"):
-        assert torch.equal(getattr(given, name), getattr(expected, name)), name
+    assert given.small.keys() == expected.small.keys()
+    for name, value in expected.small.items():
+        assert torch.equal(given.small[name], value), name
     for name in gradients:
-        given_grad, expected_grad = getattr(given, name), getattr(expected, name)
+        given_grad, expected_grad = given.by_theta[name], expected.by_theta[name]
         assert list(given_grad) == list(expected_grad)
         for weights, value in expected_grad.items():
             assert torch.equal(given_grad[weights], value)
 
 
 @forks
-@pytest.mark.parametrize("gradients", [(), ("theta_grad",), ("val_grad", "theta_grad")])
+@pytest.mark.parametrize("gradients", [(), ("train",), ("val", "train")])
 @pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 5), (3, 5), (3, 2)])
 def test_every_rank_gets_every_term_whoever_computed_it(
     world: int, count: int, gradients: tuple[str, ...]
@@ -66,7 +67,7 @@ def test_every_rank_gets_every_term_whoever_computed_it(
             return term(index)
 
         costs = [1.0 + index % 3 for index in range(count)]
-        return computed, deal(mesh, costs, counted, 6, gradients, active)
+        return computed, deal(mesh, costs, counted, LIKE, gradients, active)
 
     results = in_ranks(world, task) if world > 1 else [task(Mesh())]
     assert sorted(index for computed, _ in results for index in computed) == list(range(count))
@@ -77,19 +78,20 @@ def test_every_rank_gets_every_term_whoever_computed_it(
 
 
 @forks
+@pytest.mark.parametrize("name", ["train", "val"])
 @pytest.mark.parametrize("world", [2, 3])
-def test_one_reduction_sums_what_the_exact_way_sums(world: int) -> None:
+def test_one_reduction_sums_what_the_exact_way_sums(world: int, name: str) -> None:
     """`fast`: the gradients of 5 terms stay where they were computed until one sum of all."""
-    expected = weight_gradient([term(index).theta_grad for index in range(5)])
+    expected = weight_gradient([term(index).by_theta[name] for index in range(5)])
 
     def task(mesh: Mesh) -> Weights:
-        terms = deal(mesh, [1.0] * 5, term, 6, (), active)
-        return total(mesh, terms, [active(index) for index in range(5)])
+        terms = deal(mesh, [1.0] * 5, term, LIKE, (), active)
+        return total(mesh, terms, [active(index) for index in range(5)], name)
 
     for given in in_ranks(world, task):
         assert given.keys() == expected.keys()
-        for name, value in expected.items():
-            torch.testing.assert_close(given[name], value)
+        for weights, value in expected.items():
+            torch.testing.assert_close(given[weights], value)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
@@ -113,13 +115,13 @@ def test_traffic_is_what_comes_from_the_others() -> None:
     """5 terms on 2 ranks: rank 0 has terms 0, 2 and 4; every rank sends as much as the fullest."""
 
     def task(mesh: Mesh) -> Any:
-        deal(mesh, [1.0] * 5, term, 6, ("theta_grad",), active)
+        deal(mesh, [1.0] * 5, term, LIKE, ("train",), active)
         taken, idle = mesh.traffic.take(), mesh.traffic.idle()
         sizes = {purpose: each["bytes"] for purpose, each in taken.items()}
         return sizes, idle, mesh.traffic.take(), mesh.traffic.idle()
 
     sizes = [sum(value.numel() for value in active(i).values()) for i in range(5)]
-    numbers = 2 * 8 + 6 + 6 + 1
+    numbers = 2 + 2 + 6 + 2 * 8 + 1 + 1  # and how long the term took
     for taken, idle, nothing, none in in_ranks(2, task):
         assert taken == {
             "arch: numbers": 4 * 3 * numbers,

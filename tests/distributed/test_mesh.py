@@ -119,9 +119,9 @@ def test_shared_batch_norm_is_that_of_the_whole_batch(data: int) -> None:
             return mesh.mean_data(own, "test")
 
         batch = Batch(mesh.part.take(images), mesh.part.take(labels))
-        done = forward_backward(forward, theta, None, batch, mean=mean)
+        done = forward_backward(forward, theta, (), batch, mean=mean)
         grads = {name: mean(value) for name, value in done.theta_grad.items()}
-        rewards = per_image_rewards(forward, theta, None, batch, grads, 0.5)
+        rewards = per_image_rewards(forward, theta, (), batch, grads, 0.5)
         return (done.loss, grads, mesh.gather_data(rewards, "test")), float(done.accuracy)
 
     expected, accuracy = shared(Mesh())

@@ -40,7 +40,16 @@ WAYS = {
     "darts, first order": ("method=darts", "search.xi=0"),
     "gdas": ("method=gdas",),
 }
+SHORT = ("paper", "natural", "architecture", "policy", "darts", "gdas")
 ways = pytest.mark.parametrize("words", WAYS.values(), ids=WAYS)
+ways_of_minutes = pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, id=name, marks=[] if name in SHORT else [pytest.mark.long])
+        for name, words in WAYS.items()
+    ],
+)
+"""The others are these with another estimator or another term: with the long tests."""
 
 
 def images(count: int, seed: int) -> Images:
@@ -71,7 +80,7 @@ def test_every_method_has_a_way_here() -> None:
 
 
 @forks
-@ways
+@ways_of_minutes
 def test_any_number_of_ranks_gives_the_same_bits(words: tuple[str, ...]) -> None:
     def task(mesh: Mesh) -> list[str]:
         run, seen = search(*words, "search.warmup_epochs=0", mesh=mesh), []
@@ -86,7 +95,7 @@ def test_any_number_of_ranks_gives_the_same_bits(words: tuple[str, ...]) -> None
         assert in_ranks(ranks, task) == [alone] * ranks
 
 
-@ways
+@ways_of_minutes
 def test_a_search_resumes_after_any_step_to_the_same_bits(
     words: tuple[str, ...], tmp_path: Any
 ) -> None:
@@ -95,7 +104,7 @@ def test_a_search_resumes_after_any_step_to_the_same_bits(
     for _ in range(6):
         checkpoint.save(folder, whole.state.step, whole.state.save(), keep=9)
         whole.step()
-    for step in (1, 3, 4, 5):
+    for step in (2, 5):
         resumed = search(*words, "search.warmup_epochs=1")
         resumed.state.load(checkpoint.load(folder, step))
         while resumed.state.step < 6:
@@ -147,7 +156,7 @@ def test_a_step_that_is_left_out_is_left_out_whole(
 
 
 @forks
-@ways
+@ways_of_minutes
 def test_ranks_leave_out_the_same_step_whole(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

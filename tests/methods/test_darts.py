@@ -30,11 +30,9 @@ def normal(name: str, *shape: int) -> Tensor:
 
 def problem() -> tuple[Weights, Tensor, Batch, Batch]:
     theta = {"first": normal("first", FEATURES, PAIRS), "second": normal("second", PAIRS, CLASSES)}
-    batches = (
-        Batch(normal(n, IMAGES, FEATURES), torch.arange(IMAGES) % CLASSES) for n in ("train", "val")
-    )
-    gates_Q = normal("gates", PAIRS).abs() + 0.2
-    return theta, gates_Q, *batches
+    labels = torch.arange(IMAGES) % CLASSES
+    train, val = (Batch(normal(name, IMAGES, FEATURES), labels) for name in ("train", "val"))
+    return theta, normal("gates", PAIRS).abs() + 0.2, train, val
 
 
 def loss(theta: Weights, gates_Q: Tensor, batch: Batch) -> Tensor:

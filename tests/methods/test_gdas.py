@@ -101,11 +101,7 @@ def test_only_what_is_sampled_is_computed() -> None:
     weights: Weights = dict(network.named_parameters())
     batch = Batch(torch.randn(3, 1, 8, 8, generator=stream(0, "x")), torch.tensor([0, 1, 1]))
 
-    class OfNetwork(PlainContext):
-        def theta(self, path: Path) -> Weights:
-            return {name: weights[name] for name in network.active(path)}
-
-    context = OfNetwork(functional(network), weights, batch, batch)
+    context = PlainContext(functional(network), weights, batch, batch, active=network.active)
     method, logits = Gdas(warmup_epochs=0, tau=Tau()), {"alpha": alpha().requires_grad_()}
     update = method.train(logits, {}, context)
     tau = 6.0 + (0.5 - 6.0) * 0.4

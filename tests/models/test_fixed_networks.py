@@ -283,16 +283,16 @@ def test_per_image_rewards_on_a_fixed_network_are_finite_differences(
 
     batch = Batch(torch.randn(3, 2, 12, 12, dtype=torch.float64), torch.tensor([0, 3, 1]))
     along = {name: torch.randn_like(value) for name, value in theta.items()}
-    reward_B = per_image_rewards(forward, theta, None, batch, along, 0.3)
+    reward_B = per_image_rewards(forward, theta, (), batch, along, 0.3)
 
     def losses(step: float) -> Tensor:
         moved = {name: theta[name] + step * along[name] for name in theta}
-        logits = forward(moved, None, batch.images, None)
+        logits = forward(moved, (), batch.images, None)
         return F.cross_entropy(logits, batch.labels, reduction="none")
 
     slope_B = (losses(KINK_FREE) - losses(-KINK_FREE)) / (2 * KINK_FREE)
     torch.testing.assert_close(reward_B, 0.3 * slope_B, rtol=1e-5, atol=1e-5)
-    gradient = forward_backward(forward, theta, None, batch).theta_grad
+    gradient = forward_backward(forward, theta, (), batch).theta_grad
     whole = sum(((gradient[name] * along[name]).sum() for name in theta), torch.zeros(()))
     torch.testing.assert_close(reward_B.mean(), 0.3 * whole)
 
@@ -324,7 +324,7 @@ def test_a_policy_is_searched_on_a_wide_resnet(estimator: str) -> None:
         run.step()
         run.step()
         assert not any(torch.equal(before[name], value) for name, value in run.theta.items())
-        return run.state.gamma.pi_KO.detach(), dict(run.theta)
+        return run.state.logits["gamma.pi"].detach(), dict(run.theta)
 
     (pi_KO, theta), (pi_again_KO, theta_again) = searched(), searched()
     assert pi_KO.std() > 0 and torch.equal(pi_KO, pi_again_KO)

@@ -13,7 +13,7 @@ from daas_dist.models import build, cost
 from daas_dist.models.network import AUXILIARY_STYLES, AuxiliaryTower, Network
 from daas_dist.models.small import FixedNetwork, SmallConvNet
 from daas_dist.rng import stream
-from daas_dist.spaces.cells import DARTS_V2, EDGES, Genotype
+from daas_dist.spaces.cells import DARTS_V2, EDGES, Genotype, path_of
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,8 @@ def test_derived_network_of_one_architecture_is_the_supernet_path() -> None:
     genotype = Genotype(normal=pairs, reduce=pairs)
     supernet, images, _ = tiny(cells=3)
     network = Network(genotype, channels=4, cells=3, classes=5, in_channels=2).double()
-    names = supernet.active(genotype)
+    path = path_of(genotype)
+    names = supernet.active(path)
     source = dict(supernet.named_parameters())
     renamed = {}
     for name in names:
@@ -101,7 +102,7 @@ def test_derived_network_of_one_architecture_is_the_supernet_path() -> None:
     assert set(renamed) <= set(dict(network.named_parameters()))
     missing, _ = network.load_state_dict(renamed, strict=False)
     assert all("norm" in name for name in missing)
-    torch.testing.assert_close(network(images), supernet(images, genotype), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(network(images), supernet(images, path), rtol=1e-9, atol=1e-9)
 
 
 def first_cell(network: Network, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -223,7 +224,7 @@ def test_fixed_network_has_no_statistics_and_is_differentiable_forwards() -> Non
     torch.testing.assert_close(fixed(images), original(images), rtol=1e-12, atol=1e-12)
 
     weights = {name: value.detach() for name, value in fixed.named_parameters()}
-    assert fixed.active(None) == list(weights)
+    assert fixed.active() == fixed.active(()) == list(weights)
     tangent = {name: torch.randn_like(weight) for name, weight in weights.items()}
 
     def losses(weights: dict[str, Tensor]) -> Tensor:
@@ -238,10 +239,14 @@ def test_fixed_network_has_no_statistics_and_is_differentiable_forwards() -> Non
 
 def test_fixed_network_refuses_an_architecture() -> None:
     fixed = FixedNetwork(SmallConvNet(classes=3))
-    with pytest.raises(ValueError, match="no gates: pass None"):
-        fixed(torch.randn(2, 3, 8, 8), None, torch.ones(2, 8))
-    with pytest.raises(ValueError, match="no genotype: pass None"):
-        fixed.active(DARTS_V2)
+    images, path = torch.randn(2, 3, 8, 8), path_of(DARTS_V2)
+    with pytest.raises(ValueError, match="no gates: leave it out"):
+        fixed(images, (), torch.ones(16))
+    for refused in (lambda: fixed(images, path), lambda: fixed.active(path)):
+        with pytest.raises(ValueError, match="no path: leave it out"):
+            refused()
+    with pytest.raises(ValueError, match="no path: leave it out"):
+        fixed.cost(path)
 
 
 def test_small_network_is_the_plain_computation() -> None:

@@ -16,7 +16,7 @@ from daas_dist.data import Images, Read
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods import daas, equations, ours, per_image
 from daas_dist.methods.estimators import ESTIMATORS, Evidence, normal_scores
-from daas_dist.methods.interface import POLICY, Contribution, policy_logits
+from daas_dist.methods.interface import Contribution, policy_logits
 from daas_dist.methods.passes import JVP
 from daas_dist.methods.per_image import control_by_others
 from daas_dist.models.network import Network
@@ -70,7 +70,7 @@ def test_the_warm_up_moves_the_architecture_and_the_joint_phase_the_policy_too()
     run = search("search.evidence.decay=1", "search.estimator=paper")
     while run.warming_up:
         names = moved(run)
-        assert {"alpha", "beta"} <= names and not any(n.startswith(POLICY) for n in names)
+        assert {"alpha", "beta"} <= names and not any(name.startswith("gamma.") for name in names)
     assert set(run.state.logits) == {"alpha", "beta", "gamma.pi", "gamma.rho", "gamma.delta"}
     assert set(run.state.logits) <= moved(run)
 
@@ -196,14 +196,19 @@ def test_what_is_not_finite_is_named_and_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in parameters(run).items())
 
 
-@pytest.mark.parametrize(("estimator", "module"), [("paper", daas), ("natural", ours)])
+@pytest.mark.parametrize(
+    ("module", "count", "overrides"),
+    [
+        (daas, 3, ["search.estimator=paper", "search.policies_per_architecture=3"]),
+        (ours, 8, ["search.estimator=natural"]),
+    ],
+)
 def test_a_reward_that_is_not_finite_is_named_by_its_policy(
-    estimator: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, count: int, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three policies of a batch, or of those of eight images, the second; of the second of two
-    architectures."""
-    run = search("search.warmup_epochs=0", f"search.estimator={estimator}", "seed=1",
-                 "search.architectures=2", "search.policies_per_architecture=3")  # fmt: skip
+    """The second of an architecture's policies (of the batch, or of its images each one), and of
+    the second architecture."""
+    run = search("search.warmup_epochs=0", "seed=4", *overrides)
     inside, terms = equations.search_term, list[Contribution]()
 
     def poisoned(*arguments: Any, **options: Any) -> Contribution:
@@ -213,14 +218,13 @@ def test_a_reward_that_is_not_finite_is_named_by_its_policy(
         return terms[-1]
 
     monkeypatch.setattr(module, "search_term", poisoned)
-    count = 3 if estimator == "paper" else 8
     draws = gamma(run).sample(count, stream(run.config.seed, "policy", 0, 1))
     operations = [augment.NAMES[o] for o in draws.operation_NK[1].tolist()]
     words = [n if a else "nothing" for n, a in zip(operations, draws.applied_NK[1], strict=True)]
-    said = f"the reward of policy 1 .{words[0]}.*{words[1]}.* of architecture 1 "
+    said = f"step 0: the reward of policy 1 .{words[0]}.*{words[1]}.* of architecture 1 .normal: "
     with pytest.raises(FloatingPointError, match=said):
         run.step()
-    assert words != ["nothing", "nothing"] and len(terms[1].small["reward"]) == count
+    assert len(terms[1].small["reward"]) == count and set(words) != {"nothing"}
 
 
 def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> None:

