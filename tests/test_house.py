@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from daas_dist.config.method_names import methods
+from daas_dist.training.engine import ENGINES
+
 PACKAGE = Path(__file__).parents[1] / "daas_dist"
 LINES = (
     "cli",
@@ -120,3 +123,19 @@ def test_no_module_is_a_grab_bag() -> None:
     for path in MODULES:
         assert path.stem not in {"utils", "helpers", "common", "misc"}
         assert len(path.read_text().splitlines()) <= 620, f"{path.name} is too long to live in"
+
+
+def test_nothing_branches_on_the_name_of_a_method_or_an_engine() -> None:
+    """Each is found by its name once; what it can do is asked of it."""
+    names = {*methods(), *ENGINES}
+    for path in [*MODULES, *LAUNCH.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            compared: list[ast.expr | ast.pattern] = []
+            if isinstance(node, ast.Compare):
+                compared = [node.left, *node.comparators]
+            elif isinstance(node, ast.match_case):
+                compared = [node.pattern]
+            for each in compared:
+                for part in ast.walk(each):
+                    told = isinstance(part, ast.Constant) and part.value in names
+                    assert not told, f"{path.name}:{node.__class__.__name__} {ast.unparse(part)}"

@@ -112,7 +112,7 @@ class Daas:
     def memory(self) -> Memory:
         return {"evidence": Evidence.empty(self.slots).tensors()} if self.searches_policy else {}
 
-    def found(self, logits: Logits) -> Found:
+    def found(self, logits: Logits, memory: Memory) -> Found:
         """Sec. 4.3."""
         genotype = derive(logits["alpha"], logits["beta"]) if self.searches_architecture else None
         if not self.searches_policy:

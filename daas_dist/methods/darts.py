@@ -125,7 +125,7 @@ class Darts:
     def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         return train_on(EVERYTHING, self.fixed, context, mixture(logits["alpha"]))
 
-    def found(self, logits: Logits) -> Found:
+    def found(self, logits: Logits, memory: Memory) -> Found:
         return found_by_alpha(logits, self.fixed)
 
     def passes(self, epoch: int) -> float:

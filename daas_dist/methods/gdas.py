@@ -105,7 +105,7 @@ class Gdas:
     def _tau(self, progress: float) -> float:
         return linear(self.tau.start, self.tau.end, progress)
 
-    def found(self, logits: Logits) -> Found:
+    def found(self, logits: Logits, memory: Memory) -> Found:
         return found_by_alpha(logits, self.fixed)
 
     def passes(self, epoch: int) -> float:

@@ -83,7 +83,7 @@ def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float |
 def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
     """The network that was found: its size, its costs, and what the limits changed at the end."""
     costs, settings = search.costs, search.config.search
-    freely = search.method.found(search.state.detached()).genotype
+    freely = search.found().genotype
     assert freely is not None
     changed = None
     if freely != genotype:

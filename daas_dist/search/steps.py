@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from daas_dist.config import Config
 from daas_dist.data.dataset import Source, open_feed
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.methods.interface import Method, Update, gradients
+from daas_dist.methods.interface import Found, Method, Update, gradients
 from daas_dist.methods.passes import Forward, Weights, functional
 from daas_dist.models.cost_table import Costs, Size, costs_of
 from daas_dist.models.recorded import Recorded
@@ -188,13 +188,17 @@ class Search:
 
     def genotype(self) -> Genotype | None:
         """Return what the logits stand for, within the limits if there are any."""
-        logits = self.state.detached()
         if self.budget is None:
-            return self.method.found(logits).genotype
+            return self.found().genotype
+        logits = self.state.detached()
         return self.budget.derive(logits["alpha"], logits["beta"])
 
     def policy(self) -> Policy | None:
-        return self.method.found(self.state.detached()).policy
+        return self.found().policy
+
+    def found(self) -> Found:
+        """Return what the method has found so far, without limits."""
+        return self.method.found(self.state.detached(), self.state.memory)
 
     @cached_property
     def costs(self) -> Costs:

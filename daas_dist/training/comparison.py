@@ -26,7 +26,7 @@ from daas_dist.runs import checkpoint
 from daas_dist.runs.job import PROVENANCE, Job, Report, at_work, load_together
 from daas_dist.runs.log import RunLog, read_metrics, write_json
 from daas_dist.runs.stopping import REASONS
-from daas_dist.training import outcome
+from daas_dist.training import engine, outcome
 from daas_dist.training.loop import Training
 from daas_dist.training.rows import Row
 
@@ -44,7 +44,7 @@ def run_training(config: Config, report: Report | None = None) -> Path:
     """
     # A wrong file fails here, before anything is written.
     searched = _found(config)
-    together = config.engine.name != "alone"
+    together = config.engine.name in engine.SHARING
     with at_work(config, exchanges=together, report=report) as job:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))

@@ -206,7 +206,7 @@ def test_what_is_found_comes_back_from_its_document(words: tuple[str, ...]) -> N
     run = search(*words)
     run.step()
     said, row = findings.result(run), findings.metrics(run, 1.0)
-    found = run.method.found(run.state.detached())
+    found = run.found()
     assert (found.genotype is None) == (said["genotype"] is None)
     if found.genotype is not None:
         assert Genotype.from_json(said["genotype"]) == run.genotype()

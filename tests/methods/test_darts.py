@@ -142,7 +142,7 @@ def test_what_is_found_is_never_none_and_two_edges_a_node() -> None:
     alpha[..., -1] = 9.0  # `none` leads everywhere
     alpha[:, :, 3] = torch.linspace(1, 2, len(EDGES))  # later edges are stronger
     alpha[0, 0, 5] = 8.0
-    genotype = Darts(warmup_epochs=0, xi=None).found({"alpha": alpha}).genotype
+    genotype = Darts(warmup_epochs=0, xi=None).found({"alpha": alpha}, {}).genotype
     assert genotype is not None
     assert genotype == derive_strongest(alpha.softmax(-1)[..., : len(OPERATIONS)])
     assert genotype.normal[:2] == (("dil_conv_3x3", 0), ("sep_conv_3x3", 1))

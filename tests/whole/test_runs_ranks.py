@@ -12,7 +12,9 @@ from whole_runs import column, needs_fashion_mnist
 
 from daas_dist import config as configuration
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.methods.daas import Daas
 from daas_dist.models.sync_norm import synchronise
+from daas_dist.search.context import Images
 from daas_dist.search.loop import build_network, run_search
 from daas_dist.search.steps import Search, SearchData
 
@@ -58,11 +60,11 @@ def test_ranks_that_share_batches_give_the_same_bits_on_any_number_along_arch(
     same(*run_dirs)
 
 
-class Doubled(Search):
-    """A search in float64, where rounding has no time to grow."""
+class Doubled(Images):
+    """In float64, where rounding has no time to grow."""
 
-    def to_network(self, images_u8: torch.Tensor) -> torch.Tensor:
-        return super().to_network(images_u8).double()
+    def normalised(self, images_u8: torch.Tensor) -> torch.Tensor:
+        return super().normalised(images_u8).double()
 
 
 @forks
@@ -88,18 +90,17 @@ def test_ranks_that_share_batches_agree_with_one_up_to_rounding(
         if mesh.data > 1 and norm == "synchronised":
             network = synchronise(network, mesh.statistics)
         given = SearchData(images(32, 1), images(32, 2), [0.0], [1.0])
-        run = Doubled(config, given, network, mesh, torch.device("cpu"))
+        run = Search(config, given, network, mesh, torch.device("cpu"))
+        run.images = Doubled(**vars(run.images))
+        assert isinstance(run.method, Daas)
         sampled = []
         for _ in range(6):
-            sampled.append([z and z.genotype for z in run.sample_architectures("arch", 2)])
+            drawn = run.method.sample(run.state.logits, run.context(), "arch", 2)
+            sampled.append([z and z.genotype for z in drawn])
             run.step()
-        state = [
-            run.state.logits["alpha"],
-            run.state.logits["beta"],
-            *run.state.gamma.tensors(),
-            *run.theta.values(),
-        ]
-        return sampled, [value.detach() for value in state]
+        logits = run.state.logits
+        assert set(logits) == {"alpha", "beta", "gamma.pi", "gamma.rho", "gamma.delta"}
+        return sampled, [value.detach() for value in (*logits.values(), *run.theta.values())]
 
     draws, alone = task(Mesh())
     for its_draws, state in in_ranks(data, task, data=data):

@@ -17,7 +17,7 @@ from daas_dist.distributed.mesh import Mesh
 from daas_dist.training.engine.interface import Engine, Pass, Passed
 from daas_dist.training.engine.native import Alone, Ddp
 
-__all__ = ["Alone", "Cut", "Ddp", "Engine", "Pass", "Passed", "build"]
+__all__ = ["SHARING", "Alone", "Cut", "Ddp", "Engine", "Pass", "Passed", "build"]
 
 
 def build(
@@ -30,10 +30,37 @@ def build(
     clip: float | None,
     precision: str,
 ) -> Engine:
-    """The engine by that name; ddp on a single rank is alone. The network is on its device."""
-    if name == "deepspeed":
-        from daas_dist.training.engine.with_deepspeed import DeepSpeed  # only where it is chosen
+    """Return the engine by that name. The network is on its device."""
+    return ENGINES[name](network, optimiser, mesh, cut, clip, precision)
 
-        return DeepSpeed(network, optimiser, mesh, cut, clip=clip, precision=precision)
+
+def _alone(
+    network: nn.Module, optimiser: Optimizer, mesh: Mesh, _: Cut, clip: float | None, precision: str
+) -> Engine:
+    return Alone(network, optimiser, mesh, clip=clip, precision=precision)
+
+
+def _ddp(
+    network: nn.Module, optimiser: Optimizer, mesh: Mesh, _: Cut, clip: float | None, precision: str
+) -> Engine:
+    """A single rank has nobody to exchange with."""
     engine = Ddp if mesh.world > 1 else Alone
     return engine(network, optimiser, mesh, clip=clip, precision=precision)
+
+
+def _deepspeed(
+    network: nn.Module,
+    optimiser: Optimizer,
+    mesh: Mesh,
+    cut: Cut,
+    clip: float | None,
+    precision: str,
+) -> Engine:
+    from daas_dist.training.engine.with_deepspeed import DeepSpeed  # only where it is chosen
+
+    return DeepSpeed(network, optimiser, mesh, cut, clip=clip, precision=precision)
+
+
+ENGINES = {"alone": _alone, "ddp": _ddp, "deepspeed": _deepspeed}
+SHARING = frozenset(("ddp", "deepspeed"))
+"""Engines whose ranks train one network together; of others each rank trains its own."""
