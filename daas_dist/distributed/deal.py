@@ -79,7 +79,7 @@ def deal(
     for i, (row, shape) in enumerate(zip(rows, likes, strict=True)):
         parts = zip(gradients, row.chunk(len(gradients)), strict=True)
         told = {name: unflat(part, shape) for name, part in parts}
-        terms[i] = terms[i]._replace(by_theta=told)
+        terms[i] = terms[i]._replace(by_theta={**terms[i].by_theta, **told})
     return terms
 
 

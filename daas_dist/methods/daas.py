@@ -332,7 +332,7 @@ class Daas:
         """The training batch under each Γ^(i,j), of the batch or each image's own."""
         parts = [part.split(self.drawn) for part in self.policies(logits, context, i)]
         return [
-            context.augmented(Draws(*each), self.ranges, f"policy-{i}", j)
+            context.augmented(Draws(*each), self.drawn_ranges, f"policy-{i}", j)
             for j, each in enumerate(zip(*parts, strict=True))
         ]
 

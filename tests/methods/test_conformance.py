@@ -95,6 +95,25 @@ def test_any_number_of_ranks_gives_the_same_bits(words: tuple[str, ...]) -> None
         assert in_ranks(ranks, task) == [alone] * ranks
 
 
+FAST = {name: WAYS[name] for name in ("paper", "reused", "darts", "gdas")}
+
+
+@forks
+@pytest.mark.parametrize("words", FAST.values(), ids=FAST)
+def test_the_backend_s_sum_moves_the_weights_as_the_exact_one_does(words: tuple[str, ...]) -> None:
+    def task(mesh: Mesh) -> dict[str, Tensor]:
+        run = search(*words, "search.warmup_epochs=0", "mesh.reduction=fast", mesh=mesh)
+        before = {name: value.detach().clone() for name, value in run.theta.items()}
+        run.step()
+        return {name: value.detach() - before[name] for name, value in run.theta.items()}
+
+    alone = task(Mesh())
+    for moved in in_ranks(2, task):
+        for name, value in moved.items():
+            torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=1e-6)
+    assert max(float(value.abs().max()) for value in alone.values()) > 1e-4
+
+
 @ways_of_minutes
 def test_a_search_resumes_after_any_step_to_the_same_bits(
     words: tuple[str, ...], tmp_path: Any
