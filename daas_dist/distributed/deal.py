@@ -68,7 +68,7 @@ def deal(
     terms = []
     for i, row in enumerate(rows):
         parts = zip(like.items(), row[:-1].split(sizes), strict=True)
-        small = {name: part.view(*shape) for (name, shape), part in parts}
+        small = {name: part.view(tuple(shape)) for (name, shape), part in parts}
         terms.append(Contribution(small, done[i].by_theta if i in done else {}))
     if not gradients:
         return terms

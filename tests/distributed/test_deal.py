@@ -78,14 +78,17 @@ def test_every_rank_gets_every_term_whoever_computed_it(
 
 
 @forks
-@pytest.mark.parametrize("name", ["train", "val"])
+@pytest.mark.parametrize(("name", "told"), [("train", ()), ("val", ()), ("train", ("val",))])
 @pytest.mark.parametrize("world", [2, 3])
-def test_one_reduction_sums_what_the_exact_way_sums(world: int, name: str) -> None:
-    """`fast`: the gradients of 5 terms stay where they were computed until one sum of all."""
+def test_one_reduction_sums_what_the_exact_way_sums(
+    world: int, name: str, told: tuple[str, ...]
+) -> None:
+    """`fast`: the gradients of 5 terms stay where they were computed until one sum of all, also
+    beside others that all ranks get."""
     expected = weight_gradient([term(index).by_theta[name] for index in range(5)])
 
     def task(mesh: Mesh) -> Weights:
-        terms = deal(mesh, [1.0] * 5, term, LIKE, (), active)
+        terms = deal(mesh, [1.0] * 5, term, LIKE, told, active)
         return total(mesh, terms, [active(index) for index in range(5)], name)
 
     for given in in_ranks(world, task):

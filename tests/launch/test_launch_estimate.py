@@ -24,6 +24,9 @@ from launch import estimate
         ["search.architecture_gradient_at=theta"],
         ["search.target=architecture"],
         ["search.target=policy", "model=small"],
+        ["method=darts"],
+        ["method=darts", "search.xi=0"],
+        ["method=gdas"],
     ],
 )
 def test_the_passes_of_a_step_are_those_that_a_search_counts(overrides: list[str]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -417,3 +418,8 @@ def test_supernet_errors_say_what_was_expected() -> None:
         Supernet(channels=3)
     with pytest.raises(ValueError, match="unknown operation 'none'; known: max_pool_3x3"):
         ops.build("none", 4, 1, affine=True, running=True, pool_norm=False)
+
+
+def test_a_genotype_that_leaves_a_node_out_has_no_path() -> None:
+    with pytest.raises(ValueError, match="concatenate all 4 nodes"):
+        path_of(replace(DARTS_V2, concat=(3, 4, 5)))
