@@ -144,8 +144,10 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
 
 
 def path_of(genotype: Genotype) -> Path:
-    """Return what of a supernet a genotype runs, in its own order of pairs. ValueError where it does
-    not concatenate all nodes, as a supernet's cells do."""
+    """Return what of a supernet a genotype runs, in its own order of pairs.
+
+    ValueError where it does not concatenate all nodes, as a supernet's cells do.
+    """
     if genotype.concat != tuple(range(INPUTS, INPUTS + NODES)):
         raise ValueError(
             f"supernet: concat {list(genotype.concat)}; its cells concatenate all {NODES} nodes"
