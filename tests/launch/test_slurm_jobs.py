@@ -32,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = up(tmp_path_factory.mktemp("slurm") / "cluster", "--grace", "20")
     yield cluster
     cluster.devcluster("down")
-    assert not cluster.orphans()
+    wait(lambda: not cluster.orphans(), "its last process")  # killed, and gone in a moment
 
 
 def completed(cluster: Cluster, run_dir: Path) -> bool:
@@ -136,4 +136,4 @@ def test_a_preemption_by_sigterm_alone(peaceful: Path, tmp_path: Path) -> None:
         torture.same(run_dir, peaceful)
     finally:
         cluster.devcluster("down")
-    assert not cluster.orphans()
+    wait(lambda: not cluster.orphans(), "its last process")  # killed, and gone in a moment

@@ -23,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = up(tmp_path_factory.mktemp("slurm") / "cluster", "--grace", "20")
     yield cluster
     cluster.devcluster("down")
-    assert not cluster.orphans()
+    wait(lambda: not cluster.orphans(), "its last process")  # killed, and gone in a moment
 
 
 @pytest.mark.parametrize("node", ["n1", pytest.param("n2", marks=pytest.mark.long)])

@@ -24,7 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = up(tmp_path_factory.mktemp("slurm") / "cluster")
     yield cluster
     cluster.devcluster("down")
-    assert not cluster.orphans()
+    wait(lambda: not cluster.orphans(), "its last process")  # killed, and gone in a moment
 
 
 @pytest.fixture(autouse=True)
