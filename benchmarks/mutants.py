@@ -65,10 +65,10 @@ TESTS = {
     "tests/config/test_recipes.py tests/methods/test_plain_step.py",
     "search/budget.py": "tests/search/test_budget.py",
 }
-"""By module; METHODS or SEARCH for the others of their folders."""
+"""Lists tests by module; the others of a folder have METHODS or SEARCH."""
 
 EQUIVALENT: dict[str, str] = {}
-"""By "file: line as planted": why nothing can be seen of it."""
+"""Says, by "file: line as planted", why nothing can be seen of a fault."""
 
 SWAPS = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
@@ -103,7 +103,7 @@ class Fault:
 
 
 def faults(path: Path) -> Iterator[Fault]:
-    """Every fault that can be planted in a file, in its order."""
+    """Yield every fault that can be planted in a file, in its order."""
     source = path.read_text(encoding="utf-8")
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
@@ -162,7 +162,7 @@ def _operators(
 
 
 def _looked_at(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that compute: no annotations, no words of errors, no texts, no overloads."""
+    """Yield the nodes that compute: no annotations, no words of errors, no texts, no overloads."""
     yield tree
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
@@ -174,7 +174,7 @@ def _looked_at(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def drawn(seed: int, count: int, only: str | None) -> list[Fault]:
-    """The first `count` of all faults, in an order of the seed."""
+    """Return the first `count` of all faults, in an order of the seed."""
     package = ROOT / "daas_dist"
     paths = [p for part in HEART for p in sorted((package / part).rglob("*.py"))]
     paths.append(package / "schedules.py")
@@ -186,7 +186,7 @@ def drawn(seed: int, count: int, only: str | None) -> list[Fault]:
 
 
 def run(fault: Fault, folder: Path) -> dict[str, object]:
-    """Whether a test noticed it, and which."""
+    """Tell whether a test noticed a fault, and which, as a row."""
     target = folder / "daas_dist" / fault.file
     whole = target.read_text(encoding="utf-8")
     target.write_text(fault.source, encoding="utf-8")

@@ -30,6 +30,8 @@ from daas_dist.system.slurm import SlurmError
 from launch.attempt import NO_KILL, own
 
 CONFIG = "config.yaml"
+TRIES = 4
+"""Of a rank that asks Slurm to requeue its job: it may be gone, or busy, for some seconds."""
 PORTS = range(15_000, 32_000)
 """Below Linux' ephemeral range: no outgoing connection takes one."""
 
@@ -73,17 +75,20 @@ def work(run_dir: Path) -> int:
             if not (run_dir / "DONE").exists() and not (run_dir / "FAILED").exists():
                 write_text(run_dir / "FAILED", f"{why}\n")
     if status == PEER_LOST and NO_KILL in os.environ:
-        _come_back()
+        come_back()
     return 0 if (run_dir / "DONE").exists() else status
 
 
-def _come_back() -> None:
+def come_back() -> None:
     """Put a job back into the queue that lost the node of its script, which would do it else."""
     identifier = slurm.job_id()
-    with suppress(SlurmError):  # another rank was faster, or Slurm will see it itself
-        job = None if identifier is None else slurm.job(identifier)
-        if job is not None and job.batch_host and not slurm.answers(job.batch_host):
-            slurm.requeue(job.id)
+    for attempt in range(TRIES):
+        with suppress(SlurmError):  # another rank was faster, or Slurm is busy with the loss itself
+            job = None if identifier is None else slurm.job(identifier)
+            if job is not None and job.batch_host and not slurm.answers(job.batch_host):
+                slurm.requeue(job.id)
+            return
+        time.sleep(2**attempt)
 
 
 # --- Who is where --------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ def deal(
         if rank == mesh.arch_rank:
             began = time.monotonic()
             done[i] = term(i)
+            shapes = {name: tuple(value.shape) for name, value in done[i].small.items()}
+            assert shapes == {name: tuple(shape) for name, shape in like.items()}
             seconds[i] = time.monotonic() - began
     if mesh.arch == 1:
         return list(done.values())

@@ -1,4 +1,4 @@
-"""How it is searched: one file a method, found by its name (docs/adding_a_method.md).
+"""Search: one file a method, found by its name (docs/adding_a_method.md).
 
 interface.py   what a method is, and what the loop lends it
 passes.py      forward-backward passes; relax.py: Gumbel noise; shown.py: what is told of logits

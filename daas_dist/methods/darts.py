@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from daas_dist.methods import shown
 from daas_dist.methods.interface import (
     Contribution,
-    Found,
     Logits,
     Memory,
     StepContext,
@@ -24,11 +22,9 @@ from daas_dist.methods.interface import (
     gradients,
 )
 from daas_dist.methods.one_path import (
+    OfAlpha,
     batch_under,
-    found_by_alpha,
     loss_metrics,
-    start_alpha,
-    strengths,
     train_on,
 )
 from daas_dist.methods.passes import (
@@ -45,7 +41,6 @@ from daas_dist.methods.passes import (
     whole,
 )
 from daas_dist.spaces.cells import EVERYTHING, OPERATIONS
-from daas_dist.spaces.policy import Policy
 
 TARGETS = ("architecture",)
 EPSILON = 0.01
@@ -62,14 +57,15 @@ def gate_gradient(
     forward: Forward,
     theta: Weights,
     gates_Q: Tensor,
-    train: Batch,
+    train: Batch | None,
     val: Batch,
     xi: float,
     mean: Mean = whole,
 ) -> Contribution:
     """Eq. (6) to (8). Differentiate L_val(θ - ξ ∇_θ L_train) by the weights of the mixture.
 
-    xi: 0 is the first-order approximation, which takes one pass; else four are made.
+    xi: 0 is the first-order approximation, which takes one pass and no training batch; else four
+    are made.
     """
 
     def at(weights: Weights, batch: Batch) -> tuple[Pass, Tensor]:
@@ -80,9 +76,10 @@ def gate_gradient(
 
     theta_P, ahead = flat(theta), theta
     if xi:
+        assert train is not None
         ahead = unflat(theta_P - xi * mean(flat(at(theta, train)[0].theta_grad)), theta)
     val_pass, found = at(ahead, val)
-    if xi:
+    if xi and train is not None:
         val_grad_P = mean(flat(val_pass.theta_grad))
         epsilon = EPSILON / val_grad_P.norm()
         _, above = at(unflat(theta_P + epsilon * val_grad_P, theta), train)
@@ -93,28 +90,20 @@ def gate_gradient(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darts:
-    """xi: of Eq. (6), None is θ's learning rate, 0 the first order. fixed: the policy that θ trains
-    under. warmup_epochs: without steps of α."""
+class Darts(OfAlpha):
+    """xi: of Eq. (6), None is θ's learning rate, 0 the first order."""
 
-    warmup_epochs: int
     xi: float | None
-    fixed: Policy | None = None
-
-    def logits(self, generator: torch.Generator) -> Logits:
-        return start_alpha(generator)
-
-    def memory(self) -> Memory:
-        return {}
 
     def search(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         if context.epoch < self.warmup_epochs:
             return Update()
         xi = context.learning_rate if self.xi is None else self.xi
-        gates_Q, train = mixture(logits["alpha"]), batch_under(self.fixed, context)
+        gates_Q = mixture(logits["alpha"])
 
         def term(_: int) -> Contribution:
             theta, val = context.theta(EVERYTHING), context.val()
+            train = batch_under(self.fixed, context) if xi else None
             return gate_gradient(context.forward, theta, gates_Q, train, val, xi, context.mean)
 
         like = {"val": (2,), "val_norm": (1,), "z_grad": (PAIRS,)}
@@ -125,9 +114,6 @@ class Darts:
     def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         return train_on(EVERYTHING, self.fixed, context, mixture(logits["alpha"]))
 
-    def found(self, logits: Logits, memory: Memory) -> Found:
-        return found_by_alpha(logits, self.fixed)
-
     def passes(self, epoch: int) -> float:
         if epoch < self.warmup_epochs:
             return 1.0
@@ -135,9 +121,6 @@ class Darts:
 
     def progress(self, logits: Logits, progress: float) -> dict[str, Any]:
         return shown.of_architecture(logits, None)
-
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        return {"alpha": strengths(logits).tolist()}
 
 
 def method(settings: Mapping[str, Any]) -> Darts:

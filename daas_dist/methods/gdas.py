@@ -15,7 +15,6 @@ from torch import Tensor
 from daas_dist.methods import shown
 from daas_dist.methods.interface import (
     Contribution,
-    Found,
     Logits,
     Memory,
     StepContext,
@@ -23,24 +22,17 @@ from daas_dist.methods.interface import (
     chosen,
     gradients,
 )
-from daas_dist.methods.one_path import (
-    found_by_alpha,
-    loss_metrics,
-    start_alpha,
-    strengths,
-    train_on,
-)
+from daas_dist.methods.one_path import OfAlpha, loss_metrics, train_on
 from daas_dist.methods.passes import forward_backward, loss_accuracy, unit_gates
 from daas_dist.methods.relax import gumbel
 from daas_dist.schedules import linear
 from daas_dist.spaces.cells import OPERATIONS, Path
-from daas_dist.spaces.policy import Policy
 
 TARGETS = ("architecture",)
 
 
 class Sampled(NamedTuple):
-    """What runs, and the relaxed choice of each of its pairs, which carries the gradient: (Q,)."""
+    """Holds what runs, and the relaxed choice of each of its pairs, which carries the gradient."""
 
     path: Path
     soft_Q: Tensor
@@ -66,19 +58,10 @@ class Span(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gdas:
-    """tau: from the first epoch to the last. fixed: the policy that θ trains under. warmup_epochs:
-    without steps of α."""
+class Gdas(OfAlpha):
+    """tau: from the first epoch to the last."""
 
-    warmup_epochs: int
     tau: Span
-    fixed: Policy | None = None
-
-    def logits(self, generator: torch.Generator) -> Logits:
-        return start_alpha(generator)
-
-    def memory(self) -> Memory:
-        return {}
 
     def search(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         if context.epoch < self.warmup_epochs:
@@ -105,17 +88,11 @@ class Gdas:
     def _tau(self, progress: float) -> float:
         return linear(self.tau.start, self.tau.end, progress)
 
-    def found(self, logits: Logits, memory: Memory) -> Found:
-        return found_by_alpha(logits, self.fixed)
-
     def passes(self, epoch: int) -> float:
         return 1.0 if epoch < self.warmup_epochs else 2.0
 
     def progress(self, logits: Logits, progress: float) -> dict[str, Any]:
         return shown.of_architecture(logits, self._tau(progress))
-
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        return {"alpha": strengths(logits).tolist()}
 
 
 def method(settings: Mapping[str, Any]) -> Gdas:

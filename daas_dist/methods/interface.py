@@ -1,4 +1,4 @@
-"""What a search method is, and what the loop lends it (docs/adding_a_method.md).
+"""Define what a search method is, and what the loop lends it (docs/adding_a_method.md).
 
 θ is the network's weights. What else a method learns is its logits, by name: those whose name
 begins with "gamma." move by search.policy_optimizer, all others by search.architecture. What it
@@ -26,11 +26,11 @@ from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
 Logits = dict[str, Tensor]
 Memory = dict[str, Any]
 POLICY = "gamma."
-"""How the names of a policy's logits begin."""
+"""Begins the names of a policy's logits."""
 
 
 class Contribution(NamedTuple):
-    """What one path adds to a step."""
+    """Holds what one path adds to a step."""
 
     small: Mapping[str, Tensor]
     """On the CPU, gathered from all ranks in the order of the paths: gates' gradients, rewards,
@@ -41,7 +41,7 @@ class Contribution(NamedTuple):
 
 @dataclass(frozen=True)
 class Update:
-    """What half a step changes, applied whole or not at all."""
+    """Holds what half a step changes, to be applied whole or not at all."""
 
     by_logits: Mapping[str, Tensor] = field(default_factory=dict)
     """Gradients; a logit without one gets no step."""
@@ -54,7 +54,7 @@ class Update:
 
 
 class StepContext(Protocol):
-    """What a method may use in one step."""
+    """Lends a method what it may use in one step."""
 
     @property
     def step(self) -> int: ...
@@ -72,11 +72,6 @@ class StepContext(Protocol):
     @property
     def learning_rate(self) -> float:
         """Return that of θ."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Return that of the whole batch, of which this rank may see a part."""
         ...
 
     @property
@@ -140,7 +135,7 @@ class StepContext(Protocol):
 
 
 class Found(NamedTuple):
-    """What the logits stand for; None of what is not searched."""
+    """Holds what the logits stand for; None of what is not searched."""
 
     genotype: Genotype | None
     policy: Policy | None

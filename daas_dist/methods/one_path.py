@@ -1,9 +1,19 @@
-"""Halves of a step that methods share: α alone is learned, and one path runs in a half."""
+"""Share what methods have in common that learn α alone and run one path in a half of a step."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from daas_dist.methods.interface import Contribution, Found, Logits, StepContext, Update
+from daas_dist.methods.interface import (
+    Contribution,
+    Found,
+    Logits,
+    Memory,
+    StepContext,
+    Update,
+)
 from daas_dist.methods.passes import Batch, forward_backward, loss_accuracy, total_norm
 from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, Path, derive_strongest
 from daas_dist.spaces.policy import Policy
@@ -12,20 +22,34 @@ START = 1e-3
 """α starts at 1e-3 × a standard normal (peer: DARTS model_search.py)."""
 
 
-def start_alpha(generator: torch.Generator) -> Logits:
-    """Return α over OPERATIONS and, last, `none`, which adds nothing (peer: DARTS)."""
-    shape = len(KINDS), len(EDGES), len(OPERATIONS) + 1
-    return {"alpha": START * torch.randn(shape, generator=generator)}
+@dataclass(frozen=True, kw_only=True)
+class OfAlpha:
+    """Learns α over OPERATIONS and, last, `none`, which adds nothing (peer: DARTS).
+
+    warmup_epochs: without steps of α. fixed: the policy that θ trains under.
+    """
+
+    warmup_epochs: int
+    fixed: Policy | None = None
+
+    def logits(self, generator: torch.Generator) -> Logits:
+        shape = len(KINDS), len(EDGES), len(OPERATIONS) + 1
+        return {"alpha": START * torch.randn(shape, generator=generator)}
+
+    def memory(self) -> Memory:
+        return {}
+
+    def found(self, logits: Logits, memory: Memory) -> Found:
+        """Return the strongest operations, `none` apart (peer: DARTS)."""
+        return Found(derive_strongest(strengths(logits)), self.fixed)
+
+    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
+        return {"alpha": strengths(logits).tolist()}
 
 
 def strengths(logits: Logits) -> Tensor:
     """Return softmax(α) of OPERATIONS, (K, E, O); what is missing to 1 is that of `none`."""
     return logits["alpha"].softmax(-1)[..., : len(OPERATIONS)]
-
-
-def found_by_alpha(logits: Logits, fixed: Policy | None) -> Found:
-    """Return the strongest operations, `none` apart (peer: DARTS)."""
-    return Found(derive_strongest(strengths(logits)), fixed)
 
 
 def batch_under(fixed: Policy | None, context: StepContext) -> Batch:

@@ -68,7 +68,7 @@ class FixedNetwork(nn.Module):
     def forward(self, images: Tensor, path: Path = (), gates: Tensor | None = None) -> Tensor:
         """[B, C, H, W] to logits [B, classes]. It has no path and no gates."""
         _refuse("path", path)
-        _refuse("gates", () if gates is None else gates.shape)
+        _refuse("gates", () if gates is None else [gates])
         return self.module(images)
 
 

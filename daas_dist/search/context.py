@@ -59,7 +59,6 @@ class Context:
     epoch: int
     progress: float
     learning_rate: float
-    batch_size: int
     read: Mapping[str, Read]
     images: Images
     network: Network

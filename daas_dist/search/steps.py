@@ -143,7 +143,6 @@ class Search:
             epoch=self.epoch,
             progress=self.progress,
             learning_rate=self.learning_rate,
-            batch_size=self.config.search.batch_size,
             read=self.feed.batch(self.state.step),
             images=self.images,
             network=Network(self.forward, self.theta, network.active, network.cost),  # type: ignore[arg-type]

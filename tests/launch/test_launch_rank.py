@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from whole_runs import ENVIRONMENT
@@ -17,6 +18,7 @@ from daas_dist import cli
 from daas_dist import config as configuration
 from daas_dist.distributed.faults import PeerLost
 from daas_dist.runs.lock import Lock, Occupied
+from daas_dist.system import slurm
 from launch import attempt, rank
 
 MEET = """
@@ -160,3 +162,25 @@ def test_a_signal_before_the_run_listens_is_kept(number: signal.Signals) -> None
     command = [sys.executable, "-c", EARLY, str(int(number))]
     done = subprocess.run(command, env=os.environ, text=True, capture_output=True)
     assert done.stdout.strip() == number.name
+
+
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_a_rank_that_is_left_asks_again_where_slurm_is_busy(
+    silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm may not answer while it deals with the node that is lost: nobody else requeues."""
+    asked: list[str] = []
+
+    def job(identifier: str) -> object:
+        asked.append("job")
+        if len(asked) <= silent:
+            raise slurm.SlurmError("scontrol did not answer")
+        return SimpleNamespace(id=identifier, batch_host="n1")
+
+    monkeypatch.setattr(slurm, "job_id", lambda: "7")
+    monkeypatch.setattr(slurm, "job", job)
+    monkeypatch.setattr(slurm, "answers", lambda name: name != "n1")
+    monkeypatch.setattr(slurm, "requeue", lambda identifier: asked.append(f"requeue {identifier}"))
+    monkeypatch.setattr(rank.time, "sleep", lambda seconds: None)
+    rank.come_back()
+    assert asked == ["job"] * (silent + 1) + ["requeue 7"]

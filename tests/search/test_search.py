@@ -15,7 +15,7 @@ from daas_dist import config as configuration
 from daas_dist.data import Images, Read
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods import daas, equations, ours, per_image
-from daas_dist.methods.estimators import ESTIMATORS, Evidence, normal_scores
+from daas_dist.methods.estimators import Evidence, normal_scores
 from daas_dist.methods.interface import Contribution, policy_logits
 from daas_dist.methods.passes import JVP
 from daas_dist.methods.per_image import control_by_others
@@ -239,15 +239,6 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number_in_a_row() -> Non
         run.step()
 
 
-WAYS = [
-    *(["search.estimator=" + name] for name in ESTIMATORS),
-    ["search.estimator=natural", "search.reuse_gradients=true"],
-    ["search.target=architecture"],
-    ["search.estimator=per_image", "search.max_parameters=9000"],
-    [*POLICY, "search.estimator=natural"],
-]
-
-
 def poison_weights(monkeypatch: pytest.MonkeyPatch, run: Search, step: int) -> None:
     """At that step the gradient of Eq. (14), of which the first half knows nothing, is NaN."""
     inside = context_module.weight_gradient
@@ -267,26 +258,6 @@ def all_of(run: Search) -> str:
     for name in ("step", "skips", "passes", "seconds", "interval"):
         del saved[name]
     return digest(saved)
-
-
-@pytest.mark.parametrize("ways", WAYS, ids=" ".join)
-@pytest.mark.parametrize("half", ["first", "second"])
-def test_a_step_that_is_left_out_is_left_out_whole(
-    half: str, ways: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = search("search.warmup_epochs=0", "search.non_finite=skip", *ways)
-    run.step()
-    before = all_of(run)
-    run.step()
-    assert all_of(run) != before  # nothing is equal because nothing moves
-    before = all_of(run)
-    if half == "first":
-        poison(run, 2)
-    else:
-        poison_weights(monkeypatch, run, 2)
-    assert "step 2" in run.step() and all_of(run) == before
-    if half == "second":
-        assert run.step() == "" and all_of(run) != before
 
 
 @forks

@@ -29,10 +29,6 @@ class PlainContext:
     asked: list[tuple[object, ...]] = field(default_factory=list)
     """The addresses of the streams and views that were asked for."""
 
-    @property
-    def batch_size(self) -> int:
-        return len(self.train_batch.labels)
-
     def stream(self, purpose: str, *index: int | str) -> torch.Generator:
         self.asked.append((purpose, *index))
         return stream(5, purpose, self.step, *index)

@@ -42,8 +42,10 @@ def unread(key: str, values: Mapping[str, Any]) -> list[str]:
     dotted key.
     """
     row = next((row for row in TABLE if row.has(key) and row.holds(values)), None)
+    if values["kind"] == "search" and (method := _of_another_method(key, values)):
+        return method
     if row is None:
-        return _of_another_method(key, values)
+        return []
     if next(iter(row.where)) == "kind":
         return [f"stage={values['stage']}"]
     names = [name for name in row.where if name != "kind"]
