@@ -190,17 +190,23 @@ def run(fault: Fault, folder: Path) -> dict[str, object]:
     target = folder / "daas_dist" / fault.file
     whole = target.read_text(encoding="utf-8")
     target.write_text(fault.source, encoding="utf-8")
-    began, noticed, status = time.monotonic(), "", 0
-    try:
+    began, noticed = time.monotonic(), ""
+
+    def told(test: str) -> str:
+        """Run one file of tests and return the first that fails, if one does."""
+        command = ["pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long", test]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long",
-             *fault.tests],
+            [sys.executable, "-m", *command],
             cwd=folder, text=True, capture_output=True, timeout=PATIENCE,
             env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        status = done.returncode
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        noticed = failed[0][:200] if failed else "" if status == 0 else f"status {status}"
+        if failed:
+            return failed[0][:200]
+        return "" if done.returncode == 0 else f"{test}: status {done.returncode}"
+
+    try:
+        noticed = next(filter(None, map(told, fault.tests)), "")
     except subprocess.TimeoutExpired:
         noticed = f"no end within {PATIENCE} s"
     finally:
