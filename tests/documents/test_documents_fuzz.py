@@ -193,7 +193,7 @@ def check_said(name: str, said: str) -> None:
 
 
 def read_all(run: Path, counts: Counter[str], what: str, readers: tuple[str, ...] = ()) -> None:
-    """Every reader ends, with a status of the table in README.md, and says one sentence."""
+    """Every reader ends, with a status of the table in docs/stopping.md, and says one sentence."""
     for name in readers or tuple(READERS):
         out = io.StringIO()
         began = time.monotonic()
