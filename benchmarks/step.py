@@ -83,7 +83,7 @@ class PlainSearch:
     def step(self) -> Tensor:
         """The rewards, (I, J)."""
         source, state, settings = self.source, self.source.state, self.source.config.search
-        context, ranges = source.context(), source.config.policy.ranges
+        context, space = source.context(), self.method.space
         path_I = self._paths(context, "arch", settings.architectures)
         draws_I = [self._draws(context, "policy", i, self._policies) for i in range(len(path_I))]
 
@@ -93,7 +93,7 @@ class PlainSearch:
                     Draws(*(part[j : j + 1] for part in draws)) for j in range(self._policies)
                 ]
                 yield [
-                    self._batch(context.augmented(each, ranges, f"policy-{i}", j))
+                    self._batch(context.augmented(each, space, f"policy-{i}", j))
                     for j, each in enumerate(draws_J)
                 ]
 
@@ -113,7 +113,7 @@ class PlainSearch:
         plain.update_weights(
             self.network,
             self._paths(context, "weights-arch", settings.weight_architectures),
-            self._batch(context.augmented(draws, ranges, "weights", 0)),
+            self._batch(context.augmented(draws, space, "weights", 0)),
             settings.weights.clip,
             self.optimiser,
         )

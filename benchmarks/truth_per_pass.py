@@ -41,7 +41,6 @@ from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.estimators import Evidence
 from daas_dist.search.loop import build_network
 from daas_dist.search.steps import Search, SearchData
-from daas_dist.spaces import operations as augment
 from daas_dist.spaces.policy import Policy
 
 STAGE = [
@@ -155,7 +154,8 @@ def rewards(job: dict[str, Any]) -> list[tuple[str, float]]:
     evidence = Evidence.from_tensors(search.state.memory["evidence"])
     gain_O = evidence.applied()[0].mean(0)
     order = gain_O.argsort(descending=True).tolist()
-    return [(augment.NAMES[o], float(gain_O[o])) for o in order]
+    operations = policy_of(search).space.operations
+    return [(operations[o], float(gain_O[o])) for o in order]
 
 
 class Leads:

@@ -115,6 +115,8 @@ class PolicyDocument:
     application: list[list[float]]
     magnitudes: list[list[int]]
     ranking: list[Ranked]
+    magnitude_probabilities: list[list[list[float]]] | None = None
+    """Ten of each entry of `magnitudes`; null where an entry has that magnitude alone."""
 
     def __post_init__(self) -> None:
         for name in ("probabilities", "application", "magnitudes"):
@@ -123,6 +125,9 @@ class PolicyDocument:
                 raise ValueError(f"{name} has rows of different lengths, or none")
         if len(self.probabilities) != self.slots:
             raise ValueError(f"slots is {self.slots}, probabilities has {len(self.probabilities)}")
+        drawn = self.magnitude_probabilities
+        if drawn is not None and len({(len(row), *map(len, row)) for row in drawn}) != 1:
+            raise ValueError("magnitude_probabilities has rows of different lengths, or none")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the p of a single transform, so a probability of application is always that of a
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import albumentations as A
@@ -21,7 +22,8 @@ Stages = tuple[tuple[tuple[float, tuple[tuple[str, float, float], ...]], ...], .
 
 
 def _affine(**moves: Any) -> A.Affine:
-    return A.Affine(**moves, interpolation=cv2.INTER_NEAREST, border_mode=cv2.BORDER_CONSTANT, p=1)
+    settings = {"interpolation": cv2.INTER_NEAREST, "border_mode": cv2.BORDER_CONSTANT, "p": 1}
+    return A.Affine(**{**settings, **moves})
 
 
 def _shear(axis: str, value: float) -> A.Affine:
@@ -78,6 +80,41 @@ def _cutout(value: float, fill: Fill) -> A.BasicTransform:
     )
 
 
+def _scale(value: float) -> A.Affine:
+    zoom = 1 / (1 + (value if value > 0 else value / 4))
+    return _affine(scale=(zoom, zoom), interpolation=cv2.INTER_LINEAR)
+
+
+def _blurred(image: Any, deviation: float, **_: Any) -> Any:
+    sigma = deviation * image.shape[1]
+    blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    return blurred.reshape(image.shape)
+
+
+def _blur(value: float) -> A.BasicTransform:
+    """OpenCV's, as A.GaussianBlur takes pixels and this is a share of the width."""
+    if value == 0:
+        return A.NoOp(p=1)
+    return A.Lambda(image=partial(_blurred, deviation=value), name="blur", p=1)
+
+
+def _noise(value: float) -> A.GaussNoise:
+    return A.GaussNoise(std_range=(value / 255, value / 255), mean_range=(0, 0), p=1)
+
+
+def _perspective(value: float) -> A.BasicTransform:
+    if value == 0:
+        return A.NoOp(p=1)
+    return A.Perspective(scale=(value / 4, value / 4), border_mode=cv2.BORDER_CONSTANT, p=1)
+
+
+def _pixelate(value: float) -> A.BasicTransform:
+    if value == 0:
+        return A.NoOp(p=1)
+    ways: Any = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
+    return A.Downscale(scale_range=(1 - value, 1 - value), interpolation_pair=ways, p=1)
+
+
 OPERATIONS: dict[str, Callable[[float], A.BasicTransform]] = {
     "shear_x": lambda value: _shear("x", value),
     "shear_y": lambda value: _shear("y", value),
@@ -93,9 +130,14 @@ OPERATIONS: dict[str, Callable[[float], A.BasicTransform]] = {
     "color": lambda factor: _jitter("saturation", factor),
     "brightness": lambda factor: _jitter("brightness", factor),
     "sharpness": _sharpness,
+    "scale": _scale,
+    "blur": _blur,
+    "noise": _noise,
+    "perspective": _perspective,
+    "pixelate": _pixelate,
 }
 """Operation -> value -> transform that is always applied; all but cutout, which has a colour."""
-SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "scale")
 """Their sign is drawn."""
 
 

@@ -44,6 +44,11 @@ WHY = {
     "brightness": "rounded, where Pillow truncates",
     "sharpness": "above 1 Pillow's kernel but another border; below 1 a Gaussian blur as wide as "
     "Pillow's",
+    "scale": "OpenCV's bilinear pixels, in other fixed-point numbers",
+    "blur": "OpenCV's, by A.Lambda: A.GaussianBlur takes pixels, not a share of the width",
+    "noise": "Gaussian, of the same deviation; ours is drawn from other numbers",
+    "perspective": "each corner moves at random, where ours leans to one side",
+    "pixelate": "the small image has other whole sizes, and is rounded",
     "cutout": "a square of whole pixels inside the image, where ours may be cut by its border",
 }
 

@@ -17,7 +17,8 @@ Apply = Callable[[str, float, Tensor], Tensor]
 and its place drawn."""
 
 PLACED = "cutout"
-"""Its place is drawn, so pixels cannot be compared one by one."""
+DRAWN = (PLACED, "noise", "perspective")
+"""What they do is drawn, so pixels cannot be compared one by one."""
 
 HEAD = """# How near the operations of {library} come to ours
 
@@ -40,28 +41,29 @@ def report(
 ) -> str:
     """why: of the operations that differ; lacking: those that the library does not have; apply is
     None where it is not installed."""
-    used = {name: set[int]() for name in augment.NAMES}
+    ranges, names = policy.space.ranges, policy.space.operations
+    used = {name: set[int]() for name in names}
     for stage in stages.of(policy):
         for sequence in stage:
             for step in sequence.steps:
                 used[step.operation].add(step.magnitude)
     images = photographs.crops(IMAGES, shape)
     lines = []
-    for name in augment.NAMES:
+    for name in names:
         magnitudes = sorted(used[name])
-        described = [augment.describe(name, m, policy.ranges) for m in magnitudes]
+        described = [augment.describe(name, m, ranges) for m in magnitudes]
         words = ", ".join(dict.fromkeys(described))
         if name in lacking:
             cells = ["impossible", "", ""]
         elif apply is None:
             cells = ["not measured here", "", ""]
-        elif name == PLACED:
+        elif name in DRAWN:
             cells = ["approximate", "", ""]
         else:
-            cells = _measured(name, magnitudes, policy.ranges, images, apply)
+            cells = _measured(name, magnitudes, ranges, images, apply)
         reason = "" if cells[0] == "exact" else why.get(name, "")
         if name == PLACED and apply is not None and name not in lacking:
-            reason += f"; {_covered(magnitudes, policy.ranges, images, apply)}"
+            reason += f"; {_covered(magnitudes, ranges, images, apply)}"
         lines += [f"| {' | '.join([name, words, *cells, reason])} |"]
     size = "x".join(map(str, shape))
     measured = (

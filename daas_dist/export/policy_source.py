@@ -2,8 +2,6 @@
 
 from daas_dist.export.literals import assignment, number, row
 from daas_dist.export.standalone import Copy
-from daas_dist.spaces import operations as augment
-from daas_dist.spaces.operations import describe
 from daas_dist.spaces.policy import Policy, all_policies
 
 FILE = "policy.py"
@@ -34,13 +32,18 @@ def policy(generator: torch.Generator | None = None) -> PolicyTransform:
 '''
 
 COPY = Copy(
-    entries=(("daas_dist.results.transform", "PolicyTransform"),),
+    entries=(
+        ("daas_dist.results.transform", "PolicyTransform"),
+        ("daas_dist.spaces.policy", "certain"),
+    ),
     without=(
         "Policy.weights",
         "Policy.ranking",
         "Policy.to_json",
         "Policy.from_json",
         "Policy.__eq__",
+        "Space.whole",
+        "Space.describe",
     ),
     reserved=("ORIGIN", "SLOTS", "POLICIES", "POLICY", "policy"),
 )
@@ -55,16 +58,17 @@ def source(policy: Policy, origin: dict[str, object]) -> str:
 
 def _per_slot(policy: Policy) -> tuple[str, str]:
     """(numbers, how they become POLICY): (K, O) of each."""
-    lines = ["# (operation, how often it is drawn, how often it is then applied, magnitude 0 to 9)"]
+    lines = [
+        f"# (operation, how often it is drawn, how often it is then applied, {_legend(policy)})"
+    ]
     lines += ["SLOTS = ("]
     for slot in range(policy.slots):
         lines += ["    (  # " + f"slot {slot + 1}"]
-        for o, name in enumerate(augment.NAMES):
-            magnitude = int(policy.magnitude[slot, o])
+        for o, name in enumerate(policy.space.operations):
             shares = (policy.probability_KO[slot, o], policy.application[slot, o])
-            fields = [repr(name), *(number(float(share)) for share in shares), str(magnitude)]
-            does = describe(name, magnitude, policy.ranges)
-            lines += [f"        {row(fields)},  # {does}"]
+            fields = [repr(name), *(number(float(share)) for share in shares)]
+            fields += [_magnitude(policy, slot, o)]
+            lines += [f"        {row(fields)},  # {_does(policy, o, slot, o)}"]
         lines += ["    ),"]
     lines += [")"]
     return "\n".join(lines), _construct(
@@ -80,18 +84,17 @@ def _joint(policy: Policy) -> tuple[str, str]:
     p and magnitudes."""
     lines = ["# (operation, how often it is drawn) in each slot", "SLOTS = ("]
     for slot_O in policy.probability_KO.tolist():
-        pairs = zip(augment.NAMES, slot_O, strict=True)
+        pairs = zip(policy.space.operations, slot_O, strict=True)
         entries = ", ".join(row([repr(name), number(share)]) for name, share in pairs)
         lines += [f"    ({entries}),"]
-    lines += [")", "# (operation, how often it is then applied, magnitude 0 to 9) of each slot"]
+    lines += [")", f"# (operation, how often it is then applied, {_legend(policy)}) of each slot"]
     lines += ["POLICIES = ("]
-    for r, sequence in enumerate(all_policies(policy.slots).tolist()):
+    for r, sequence in enumerate(all_policies(policy.slots, policy.operations).tolist()):
         steps, words = [], []
         for k, o in enumerate(sequence):
-            name, magnitude = augment.NAMES[o], int(policy.magnitude[r, k])
             applied = number(float(policy.application[r, k]))
-            steps += [row([repr(name), applied, str(magnitude)])]
-            words += [describe(name, magnitude, policy.ranges)]
+            steps += [row([repr(policy.space.operations[o]), applied, _magnitude(policy, r, k)])]
+            words += [_does(policy, o, r, k)]
         lines += [f"    {row(steps)},  # {'; '.join(words)}"]
     lines += [")"]
     return "\n".join(lines), _construct(
@@ -102,13 +105,33 @@ def _joint(policy: Policy) -> tuple[str, str]:
     )
 
 
+def _legend(policy: Policy) -> str:
+    if policy.draws_magnitudes:
+        return "how often each magnitude 0 to 9 is drawn"
+    return "magnitude 0 to 9"
+
+
+def _magnitude(policy: Policy, *entry: int) -> str:
+    if policy.draws_magnitudes:
+        return row([number(share) for share in policy.magnitudes[entry].tolist()])
+    return str(int(policy.magnitude[entry]))
+
+
+def _does(policy: Policy, operation: int, *entry: int) -> str:
+    words = policy.space.describe(operation, int(policy.magnitude[entry]))
+    return f"most often {words}" if policy.draws_magnitudes else words
+
+
 def _construct(policy: Policy, probability: str, application: str, magnitude: str) -> str:
+    magnitudes = f"torch.tensor({magnitude})"
+    if not policy.draws_magnitudes:
+        magnitudes = f"certain({magnitudes})"
     return f"""
 POLICY = Policy(
     probability_KO=torch.tensor({probability}),
     application=torch.tensor({application}),
-    magnitude=torch.tensor({magnitude}),
+    magnitudes={magnitudes},
     parameters={policy.parameters!r},
-    ranges={policy.ranges!r},
+    space=Space({policy.space.ranges!r}, tuple(name for name, *_ in SLOTS[0])),
 )
 """

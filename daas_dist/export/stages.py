@@ -1,14 +1,20 @@
 """A policy as other libraries can draw it: stage after stage, one of a stage's sequences by weight.
 
 Where each slot has its own numbers (per_slot) a slot is a stage. Where each ordered sequence of
-operations has its own (per_policy) there is one stage, of all sequences.
+operations has its own (per_policy) there is one stage, of all sequences. An operation whose
+magnitude is drawn is several, one a magnitude, which share its weight.
 """
 
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
 from daas_dist.export.literals import number, row
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces.policy import Policy, all_policies
+
+MOST = 100_000
+"""Sequences that a file may hold."""
 
 
 @dataclass(frozen=True)
@@ -32,35 +38,45 @@ Stages = tuple[tuple[Sequence, ...], ...]
 
 
 def of(policy: Policy) -> Stages:
-    operations = range(len(augment.NAMES))
+    """Return the policy as stages. ValueError where drawn magnitudes make too many sequences."""
     if policy.parameters == "per_slot":
         return tuple(
             tuple(
-                Sequence(float(policy.probability_KO[k, o]), (_step(policy, k, o, k, o),))
-                for o in operations
+                Sequence(float(policy.probability_KO[k, o]) * share, (step,))
+                for o in range(policy.operations)
+                for share, step in _steps(policy, o, k, o)
             )
             for k in range(policy.slots)
         )
     sequences = []
-    for r, numbers in enumerate(all_policies(policy.slots).tolist()):
+    for r, numbers in enumerate(all_policies(policy.slots, policy.operations).tolist()):
         weight = 1.0
         for k, o in enumerate(numbers):
             weight *= float(policy.probability_KO[k, o])
-        steps = tuple(_step(policy, k, o, r, k) for k, o in enumerate(numbers))
-        sequences.append(Sequence(weight, steps))
+        for drawn in product(*(_steps(policy, o, r, k) for k, o in enumerate(numbers))):
+            shares, steps = zip(*drawn, strict=True)
+            sequences.append(Sequence(weight * prod(shares), steps))
+        if len(sequences) > MOST:
+            raise ValueError(
+                f"the policy draws magnitudes for each of {policy.operations**policy.slots} "
+                f"sequences, more than {MOST} in all; export it with --to torchvision"
+            )
     return (tuple(sequences),)
 
 
-def _step(policy: Policy, slot: int, operation: int, *entry: int) -> Step:
-    row = augment.TABLE[operation]
-    magnitude = int(policy.magnitude[entry])
-    value = row.value(magnitude, policy.ranges)
-    return Step(
-        row.name,
-        float(policy.application[entry]),
-        magnitude,
-        abs(value) if row.signed else value,
-    )
+def _steps(policy: Policy, operation: int, *entry: int) -> list[tuple[float, Step]]:
+    """Return the magnitudes of an entry that are drawn, with their probabilities."""
+    row = augment.TABLE[augment.NAMES.index(policy.space.operations[operation])]
+    ranges, applied = policy.space.ranges, float(policy.application[entry])
+    share_M = policy.magnitudes[entry].tolist()
+    if row.ranges[ranges] is None:  # all do the same
+        share_M = [1.0]
+    values = ((m, row.value(m, ranges)) for m in range(len(share_M)))
+    return [
+        (share_M[m], Step(row.name, applied, m, abs(value) if row.signed else value))
+        for m, value in values
+        if share_M[m] > 0
+    ]
 
 
 def literal(policy: Policy) -> str:
@@ -75,7 +91,7 @@ def literal(policy: Policy) -> str:
                 for step in each.steps
             ]
             words = [
-                augment.describe(step.operation, step.magnitude, policy.ranges)
+                augment.describe(step.operation, step.magnitude, policy.space.ranges)
                 for step in each.steps
             ]
             lines += [f"        ({number(each.weight)}, {row(steps)}),  # {'; '.join(words)}"]

@@ -30,10 +30,13 @@ def policy() -> StagedPolicy:
 
 OPERATIONS = "daas_dist.export.timm_operations"
 COPY = Copy(entries=((OPERATIONS, "StagedPolicy"),), reserved=("ORIGIN", "STAGES", "policy"))
-LACKING = ("cutout",)
+LACKING = ("cutout", "scale", "blur", "noise", "perspective", "pixelate")
+LEFT_OUT = "no operation of timm's auto-augment; left out, so where it is drawn nothing happens"
 WHY = {
-    "cutout": "no operation of timm's auto-augment; left out, so where it is drawn nothing happens "
-    "(timm's RandomErasing is another thing: a random size, after normalisation)"
+    **dict.fromkeys(LACKING, LEFT_OUT),
+    "blur": f"{LEFT_OUT} (timm's blurs by pixels, ours by a share of the width)",
+    "cutout": f"{LEFT_OUT} "
+    "(timm's RandomErasing is another thing: a random size, after normalisation)",
 }
 
 

@@ -38,6 +38,7 @@ from daas_dist.methods.passes import Batch, Weights
 from daas_dist.schedules import linear
 from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, PAIRS, Path, derive
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
+from daas_dist.spaces.space import Space
 
 SMALL_START = 1e-3
 """α and β start at 1e-3 × a standard normal (peer: DARTS, PC-DARTS)."""
@@ -77,7 +78,8 @@ class Daas:
     permute_rewards: bool
     slots: int
     parameters: str
-    ranges: str
+    space: Space
+    """What a policy that is searched is made of."""
     fixed: Policy | None = None
     """The policy of a search of the architecture alone; None is crop and flip."""
     estimator: str
@@ -106,18 +108,22 @@ class Daas:
         if self.searches_architecture:
             found |= {"alpha": alpha, "beta": beta}
         if self.searches_policy:
-            found |= named_policy_logits(PolicyLogits.initial(self.slots, self.parameters))
+            found |= named_policy_logits(
+                PolicyLogits.initial(self.slots, self.parameters, self.space)
+            )
         return found
 
     def memory(self) -> Memory:
-        return {"evidence": Evidence.empty(self.slots).tensors()} if self.searches_policy else {}
+        if not self.searches_policy:
+            return {}
+        return {"evidence": Evidence.empty(self.slots, len(self.space.operations)).tensors()}
 
     def found(self, logits: Logits, memory: Memory) -> Found:
         """Sec. 4.3."""
         genotype = derive(logits["alpha"], logits["beta"]) if self.searches_architecture else None
         if not self.searches_policy:
             return Found(genotype, self.fixed)
-        return Found(genotype, policy_logits(logits, self.parameters).derive(self.ranges))
+        return Found(genotype, policy_logits(logits, self.parameters).derive(self.space))
 
     # --- Lines 1 to 3: α, β and γ ----------------------------------------------------------------
 
@@ -169,7 +175,8 @@ class Daas:
         def told(name: str, i: int, k: int) -> str:
             if name != "reward":
                 return ""
-            return f" of policy {k} ({self.policies(logits, context, i).in_words(k)})"
+            drawn = self.policies(logits, context, i).in_words(k, self.drawn_space)
+            return f" of policy {k} ({drawn})"
 
         z_grad = {"z_grad": (len(KINDS) * PAIRS,)} if self.searches_architecture else {}
         like = {
@@ -254,7 +261,7 @@ class Daas:
         draws = None
         if self._augments(context.epoch):
             draws = self.draw(logits, context, "weights-policy", 0, self.drawn)
-        batch = context.augmented(draws, self.drawn_ranges, "weights", 0)
+        batch = context.augmented(draws, self.drawn_space, "weights", 0)
 
         def term(i: int) -> Contribution:
             theta = context.theta(paths[i])
@@ -312,9 +319,9 @@ class Daas:
         return self.policies_per_architecture
 
     @property
-    def drawn_ranges(self) -> str:
-        """Name the ranges of the magnitudes: a fixed policy has its own."""
-        return self.ranges if self.fixed is None else self.fixed.ranges
+    def drawn_space(self) -> Space:
+        """Return the space of the draws: a fixed policy has its own."""
+        return self.space if self.fixed is None else self.fixed.space
 
     def draw(
         self, logits: Logits, context: StepContext, purpose: str, index: int, count: int
@@ -332,7 +339,7 @@ class Daas:
         """The training batch under each Γ^(i,j), of the batch or each image's own."""
         parts = [part.split(self.drawn) for part in self.policies(logits, context, i)]
         return [
-            context.augmented(Draws(*each), self.drawn_ranges, f"policy-{i}", j)
+            context.augmented(Draws(*each), self.drawn_space, f"policy-{i}", j)
             for j, each in enumerate(zip(*parts, strict=True))
         ]
 

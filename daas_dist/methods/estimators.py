@@ -85,8 +85,8 @@ class Evidence:
     magnitude_KOM: Table
 
     @staticmethod
-    def empty(slots: int) -> "Evidence":
-        operations, magnitudes = len(augment.NAMES), augment.MAGNITUDES
+    def empty(slots: int, operations: int) -> "Evidence":
+        magnitudes = augment.MAGNITUDES
         return Evidence(
             Table.empty(slots, operations),
             Table.empty(slots, operations, 2),
@@ -96,7 +96,7 @@ class Evidence:
     def add(self, draws: Draws, score_N: Tensor, decay: float) -> "Evidence":
         """One step's draws and their scores, which have a mean of 0."""
         slot_NK = torch.arange(draws.operation_NK.shape[1]).expand_as(draws.operation_NK)
-        cell_NK = slot_NK * len(augment.NAMES) + draws.operation_NK
+        cell_NK = slot_NK * self.operation_KO.weight.shape[1] + draws.operation_NK
         score_NK = score_N.double().unsqueeze(-1).expand_as(cell_NK)
         applied_NK = draws.applied_NK
         magnitude_NK = cell_NK * augment.MAGNITUDES + draws.magnitude_NK

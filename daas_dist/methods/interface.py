@@ -22,6 +22,7 @@ from torch import Tensor
 from daas_dist.methods.passes import Batch, Forward, Weights
 from daas_dist.spaces.cells import Genotype, Path
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
+from daas_dist.spaces.space import Space
 
 Logits = dict[str, Tensor]
 Memory = dict[str, Any]
@@ -89,9 +90,11 @@ class StepContext(Protocol):
         """Return this step's training images as they are, under no policy and no cutout."""
         ...
 
-    def augmented(self, draws: Draws | None, ranges: str, purpose: str, index: int) -> Batch:
+    def augmented(
+        self, draws: Draws | None, space: Space | None, purpose: str, index: int
+    ) -> Batch:
         """Return the training images under draws of a policy (one for all, or one for each), then
-        cutout. ranges: of the magnitudes. purpose, index: the address of signs and places."""
+        cutout. space: of the draws. purpose, index: the address of signs and places."""
         ...
 
     def theta(self, path: Path) -> Weights:
@@ -142,7 +145,7 @@ class Found(NamedTuple):
 
 
 class Method(Protocol):
-    """A dataclass of its own settings, by the names of search.* and policy.*.
+    """A dataclass of its own settings, by the names of search.* and policy.*, and of `space`.
 
     Its module, whose name is that of search.method, says in TARGETS which values of search.target
     it takes, and has `method(settings)`, which returns it.

@@ -56,9 +56,9 @@ def batch_under(fixed: Policy | None, context: StepContext) -> Batch:
     """Return the training images under one draw of a policy that is not searched, if there is one;
     the same in both halves of a step."""
     if fixed is None:
-        return context.augmented(None, "", "weights", 0)
+        return context.augmented(None, None, "weights", 0)
     draws = fixed.draw(1, context.stream("weights-policy", 0))
-    return context.augmented(draws, fixed.ranges, "weights", 0)
+    return context.augmented(draws, fixed.space, "weights", 0)
 
 
 def train_on(

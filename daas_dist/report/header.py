@@ -104,7 +104,7 @@ def _search_sentence(run: Run) -> str:
 
 
 def _policy_led_by(found: Policy) -> str:
-    start, rows = policy.undecided(found.slots), found.ranking()
+    start, rows = policy.undecided(found), found.ranking()
     first, second = (_name(operation) for operation, _ in rows[:2])
     left_out = [_name(operation) for operation, w in reversed(rows) if w < LEFT_OUT * start]
     without = f", leaving out {_listed(left_out)}" if left_out else ""

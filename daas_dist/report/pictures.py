@@ -33,8 +33,9 @@ COLOUR = {
 """Families share a hue and differ in lightness; hues after Okabe and Ito, for every eye."""
 HUES = ("#0072b2", "#d55e00", "#00785a", "#b8628f", "#e69f00", "#56b4e9", "#4d4d4d", "#8f7a00")
 """For series that are no operation: runs, groups, curves."""
+DASHES: tuple[Any, ...] = ("-", (0, (3, 1.4)), (0, (1, 1)))
 AUGMENTATION = {
-    name: (HUES[position % len(HUES)], "-" if position < len(HUES) else (0, (3, 1.4)))
+    name: (HUES[position % len(HUES)], DASHES[position // len(HUES)])
     for position, name in enumerate(NAMES)
 }
 INK, SOFT, LINE = "#1b2333", "#5a6478", "#e1e5ec"
@@ -308,7 +309,6 @@ def training_curves(name: str, series: Sequence[tuple[Any, Any, list[list[Traini
 LARGEST = {
     "alpha": ("cell operations", math.log(len(OPERATIONS))),
     "beta": ("cell edges", sum(math.log(sources) for sources in range(2, 6)) / 4),
-    "pi": ("policy operations", math.log(len(NAMES))),
     "application": ("application", math.log(2)),
     "magnitude": ("magnitudes", math.log(MAGNITUDES)),
 }
@@ -330,9 +330,11 @@ def search_curves(rows: Sequence[MetricsRow], name: str) -> list[tuple[str, str,
             if known(rows, *path)
         ]
 
+    operations = len(rows[-1].policy_weight or ()) if isinstance(rows[-1], SearchRow) else 0
+    pi = {"pi": ("policy operations", math.log(operations))} if operations > 1 else {}
     entropy = [
         (label, 100 / most * column(rows, "entropy", key), HUES[position], "-")
-        for position, (key, (label, most)) in enumerate(LARGEST.items())
+        for position, (key, (label, most)) in enumerate((LARGEST | pi).items())
         if known(rows, "entropy", key)
     ]
     # At least a tenth of the whole is shown: else the noise of an undecided search fills the frame.

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from daas_dist.report.pictures import COLOUR, HUES, INK, draw
 from daas_dist.spaces.cells import EDGES, OPERATIONS
-from daas_dist.spaces.operations import MAGNITUDES, NAMES
+from daas_dist.spaces.operations import MAGNITUDES
 
 CLEAR = 2.0
 """Standard errors from zero beyond which evidence is called clear: chance passes 1 time in 22."""
@@ -18,7 +18,13 @@ FEW = 10
 """Images of a bin below which its accuracy says little."""
 
 
-def intervals(name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Sequence[int]) -> str:
+def intervals(
+    name: str,
+    operations: Sequence[str],
+    means_KO: np.ndarray,
+    errors_KO: np.ndarray,
+    order: Sequence[int],
+) -> str:
     """The mean advantage of every operation in `order` from the top, one hue a slot: ± 1 standard
     error thick, ± CLEAR thin; pale where that does not keep off zero."""
 
@@ -35,7 +41,7 @@ def intervals(name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Seq
                     axes.plot(ends, (y, y), color=hue, linewidth=width, alpha=shade)
                 axes.plot(mean_O[o], y, "o", color=hue, markersize=3.8, alpha=shade, mew=0)
             axes.plot([], [], "o-", color=hue, markersize=3.8, label=f"slot {slot + 1}")
-        axes.set_yticks(range(len(order)), [NAMES[o].replace("_", " ") for o in order])
+        axes.set_yticks(range(len(order)), [operations[o].replace("_", " ") for o in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
@@ -48,13 +54,15 @@ def intervals(name: str, means_KO: np.ndarray, errors_KO: np.ndarray, order: Seq
     return draw(name, plot, (3.8, 4.4))
 
 
-def magnitudes(name: str, means_OM: np.ndarray, errors_OM: np.ndarray) -> str:
+def magnitudes(
+    name: str, operations: Sequence[str], means_OM: np.ndarray, errors_OM: np.ndarray
+) -> str:
     """Evidence of every magnitude in its standard errors: purple for, orange against."""
 
     def plot(axes: Axes) -> None:
         ratio = np.divide(means_OM, errors_OM, out=np.zeros_like(means_OM), where=errors_OM > 0)
         image = axes.imshow(ratio, cmap="PuOr", vmin=-4, vmax=4, aspect="auto")
-        axes.set_yticks(range(len(NAMES)), [name.replace("_", " ") for name in NAMES])
+        axes.set_yticks(range(len(operations)), [each.replace("_", " ") for each in operations])
         axes.set_xticks(range(MAGNITUDES))
         axes.set_xlabel("magnitude")
         axes.tick_params(length=0, labelcolor=INK)

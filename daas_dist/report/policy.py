@@ -10,7 +10,7 @@ import torch
 from daas_dist.documents.results import FILE, EvidenceTables, Gains
 from daas_dist.report import markup, plots
 from daas_dist.report.tables import table
-from daas_dist.spaces.operations import MAGNITUDES, NAMES, describe
+from daas_dist.spaces.operations import MAGNITUDES, NAMES
 from daas_dist.spaces.policy import Policy, all_policies
 
 FULL = 4
@@ -29,7 +29,7 @@ class Evidence:
     """Of [slots, operations, magnitudes]."""
 
     @staticmethod
-    def of(tables: EvidenceTables, slots: int, run_dir: Path) -> "Evidence":
+    def of(tables: EvidenceTables, policy: Policy, run_dir: Path) -> "Evidence":
         """Damaged if a table has another shape."""
 
         def both(gains: Gains, key: str, *shape: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ class Evidence:
             )
             return mean, error
 
-        count = len(NAMES)
+        slots, count = policy.slots, policy.operations
         return Evidence(
             both(tables.operation, "operation", slots, count),
             both(tables.applied, "applied", slots, count),
@@ -48,27 +48,26 @@ class Evidence:
 
 
 def view(policy: Policy, tables: EvidenceTables | None, name: str, run_dir: Path) -> str:
-    evidence = None if tables is None else Evidence.of(tables, policy.slots, run_dir)
-    weights_KO = policy.weights().double().numpy()
+    evidence = None if tables is None else Evidence.of(tables, policy, run_dir)
     order = _order(policy)
     heat = markup.figure(
         "Operations × slots",
         "probability that a slot draws the operation and applies it, %",
-        _heat(weights_KO, order),
+        _heat(policy, order),
     )
     note = "by probability × application, summed over slots; the tick is where all start, undecided"
-    if policy.parameters == "per_policy":
+    if policy.parameters == "per_policy" or policy.draws_magnitudes:
         note += "; m is the most frequent magnitude, with how often it is that one"
     ranked = markup.figure("Ranking", note, _ranking(policy, order, evidence))
     body = f"<div class='policy'>{heat}{ranked}</div>"
-    return body + (_evidence(evidence, order, name) if evidence is not None else "")
+    return body + (_evidence(policy, evidence, order, name) if evidence is not None else "")
 
 
 def heaviest(policy: Policy, shown: int = 8) -> str:
     """The top of the ranking, in little room."""
     rows = [
         [
-            _words(o),
+            _words(policy, o),
             _weight(policy, o),
             " · ".join(words for words, _ in _readings(policy, o) if words),
         ]
@@ -79,12 +78,16 @@ def heaviest(policy: Policy, shown: int = 8) -> str:
 
 def side_by_side(weights: Mapping[str, Mapping[str, float]]) -> str:
     """Operation weights of several runs (by their HTML heads), sorted by their sum."""
-    order = sorted(NAMES, key=lambda op: -sum(weight[op] for weight in weights.values()))
+    some = [op for op in NAMES if any(op in weight for weight in weights.values())]
+    order = sorted(some, key=lambda op: -sum(weight.get(op, 0) for weight in weights.values()))
     largest = max(max(weight.values()) for weight in weights.values())
     rows = [
         [
             op.replace("_", " "),
-            *(markup.heat_cell(w[op], largest, markup.percent(w[op], 1)) for w in weights.values()),
+            *(
+                markup.heat_cell(w[op], largest, markup.percent(w[op], 1)) if op in w else ""
+                for w in weights.values()
+            ),
         ]
         for op in order
     ]
@@ -94,19 +97,17 @@ def side_by_side(weights: Mapping[str, Mapping[str, float]]) -> str:
 def strength(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     """The magnitude that each operation has most often in each slot, and how often: (K, O) twice.
 
-    Per slot it is one magnitude; per policy it is weighed by what the policies are drawn with.
+    Per policy they are weighed by what the policies are drawn with.
     """
     if policy.parameters == "per_slot":
-        magnitude_KO = policy.magnitude.numpy()
-        return magnitude_KO, np.ones_like(magnitude_KO, dtype=float)
-    operation_RK = all_policies(policy.slots)
+        return policy.magnitude.numpy(), policy.magnitudes.amax(-1).double().numpy()
+    operation_RK = all_policies(policy.slots, policy.operations)
     weight_R = policy.probability_KO[torch.arange(policy.slots), operation_RK].prod(-1)
-    weight_RK = (weight_R.unsqueeze(-1) * policy.application).double().numpy()
-    total_KOM = np.zeros((policy.slots, len(NAMES), MAGNITUDES))
+    weight_RK1 = (weight_R.unsqueeze(-1) * policy.application).double().unsqueeze(-1)
+    weight_RKM = (weight_RK1 * policy.magnitudes).numpy()
+    total_KOM = np.zeros((policy.slots, policy.operations, MAGNITUDES))
     for slot in range(policy.slots):
-        place_R = operation_RK[:, slot].numpy() * MAGNITUDES + policy.magnitude[:, slot].numpy()
-        total_M = np.bincount(place_R, weight_RK[:, slot], minlength=len(NAMES) * MAGNITUDES)
-        total_KOM[slot] = total_M.reshape(len(NAMES), MAGNITUDES)
+        np.add.at(total_KOM[slot], operation_RK[:, slot].numpy(), weight_RKM[:, slot])
     whole = total_KOM.sum(-1)
     share = np.divide(total_KOM.max(-1), whole, out=np.zeros_like(whole), where=whole > 0)
     return total_KOM.argmax(-1), share
@@ -129,17 +130,18 @@ def _order(policy: Policy) -> list[int]:
     return np.argsort(-policy.weights().sum(0).double().numpy(), kind="stable").tolist()
 
 
-def undecided(slots: int) -> float:
+def undecided(policy: Policy) -> float:
     """The weight of every operation before anything is learned: drawn evenly, applied half the
     time."""
-    return slots / len(NAMES) / 2
+    return policy.slots / policy.operations / 2
 
 
-def _heat(weights_KO: np.ndarray, order: list[int]) -> str:
-    darkest = max(float(weights_KO.max()), FULL * undecided(1))
+def _heat(policy: Policy, order: list[int]) -> str:
+    weights_KO = policy.weights().double().numpy()
+    darkest = max(float(weights_KO.max()), FULL * undecided(policy) / policy.slots)
     rows = [
         [
-            _words(o),
+            _words(policy, o),
             *(
                 markup.heat_cell(w, darkest, markup.percent(w, 1))
                 for w in weights_KO[:, o].tolist()
@@ -156,7 +158,7 @@ def _ranking(policy: Policy, order: Sequence[int], evidence: Evidence | None) ->
         readings = (
             f"{words} <span class='weak'>{note}</span>" for words, note in _readings(policy, o)
         )
-        rows.append([_words(o), _weight(policy, o), *readings])
+        rows.append([_words(policy, o), _weight(policy, o), *readings])
     head = ["Operation", "Weight, %", *(f"Strength, slot {k + 1}" for k in range(policy.slots))]
     if evidence is not None:
         head.append("Evidence")
@@ -166,13 +168,13 @@ def _ranking(policy: Policy, order: Sequence[int], evidence: Evidence | None) ->
     return markup.table(head, rows, "numbers tight")
 
 
-def _words(operation: int) -> str:
-    return NAMES[operation].replace("_", " ")
+def _words(policy: Policy, operation: int) -> str:
+    return policy.space.operations[operation].replace("_", " ")
 
 
 def _weight(policy: Policy, operation: int) -> str:
     """A bar and the number."""
-    weight_O, start = policy.weights().sum(0), undecided(policy.slots)
+    weight_O, start = policy.weights().sum(0), undecided(policy)
     full = max(float(weight_O.max()), FULL * start)
     weight = float(weight_O[operation])
     return f"{markup.bar(weight / full, start / full)} {markup.percent(weight, 1)}"
@@ -184,8 +186,8 @@ def _readings(policy: Policy, operation: int) -> list[tuple[str, str]]:
     magnitude_KO, share_KO = strength(policy)
     readings = []
     for magnitude, share in zip(magnitude_KO[:, operation], share_KO[:, operation], strict=True):
-        words = describe(NAMES[operation], int(magnitude), policy.ranges).partition(" of the ")[0]
-        words = words.removeprefix(_words(operation)).strip()
+        words = policy.space.describe(operation, int(magnitude)).partition(" of the ")[0]
+        words = words.removeprefix(_words(policy, operation)).strip()
         often = "" if share > 0.995 else f" ({100 * share:.0f} %)"
         readings.append((markup.text(words), f"m {magnitude}{often}") if words else ("", ""))
     return readings
@@ -198,23 +200,24 @@ def _sure(certainty: float) -> str:
     return f"<span class='{look}'>{certainty:+.1f} SE</span>".replace("-", "−")
 
 
-def _evidence(evidence: Evidence, order: list[int], name: str) -> str:
+def _evidence(policy: Policy, evidence: Evidence, order: list[int], name: str) -> str:
+    operations = policy.space.operations
     chosen = markup.figure(
         "Drawing an operation",
         "right of zero: the reward is higher than the slot's average",
-        plots.intervals(f"{name}-chosen", *evidence.operation, order),
+        plots.intervals(f"{name}-chosen", operations, *evidence.operation, order),
     )
     applied = markup.figure(
         "Applying it, once drawn",
         "right of zero: the reward is higher applied than not",
-        plots.intervals(f"{name}-applied", *evidence.applied, order),
+        plots.intervals(f"{name}-applied", operations, *evidence.applied, order),
     )
     means, errors = evidence.magnitude
     levels = "".join(
         markup.figure(
             f"Magnitudes, slot {k + 1}",
             "in standard errors; purple is for it, orange against, beyond ±2 is clear",
-            plots.magnitudes(f"{name}-magnitude{k}", means[k], errors[k]),
+            plots.magnitudes(f"{name}-magnitude{k}", operations, means[k], errors[k]),
         )
         for k in range(len(means))
     )

@@ -118,10 +118,15 @@ def _policy_lead(found: Policy) -> str:
         "per_policy": "each ordered sequence of operations has its own application "
         "probabilities and magnitudes; what is shown is weighed over the sequences",
     }[found.parameters]
-    ranges = {"autoaugment": "AutoAugment's", "dada": "DADA's"}[found.ranges]
+    ranges = {
+        "autoaugment": "AutoAugment's ranges",
+        "dada": "DADA's ranges",
+        "wide": "wide ranges (ours)",
+    }[found.space.ranges]
+    drawn = "drawn from" if found.draws_magnitudes else "one of"
     return (
         f"Each image gets {found.slots} operations in a row, one from each slot; {tied}. A "
-        f"strength is one of ten magnitudes, m 0 to 9, over {ranges} ranges."
+        f"strength is {drawn} ten magnitudes, m 0 to 9, over {ranges}."
     )
 
 

@@ -19,6 +19,7 @@ from daas_dist.spaces import operations as augment
 from daas_dist.spaces import policy
 from daas_dist.spaces.cells import Path
 from daas_dist.spaces.policy import Draws
+from daas_dist.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,18 @@ class Context:
     def _plain(self) -> Batch:
         return Batch(self.images.normalised(self._train.images), self._train.labels)
 
-    def augmented(self, draws: Draws | None, ranges: str, purpose: str, index: int) -> Batch:
+    def augmented(
+        self, draws: Draws | None, space: Space | None, purpose: str, index: int
+    ) -> Batch:
         images_u8, part = self._train.images, self.mesh.part
         generator = stream(self.seed, "augment", purpose, self.step, index)
         if draws is not None:
+            assert space is not None
             if len(draws.operation_NK) == 1:
                 draws = policy.repeat(draws, len(images_u8))
             else:
                 draws = Draws(*map(part.take, draws))
-            images_u8 = policy.apply(images_u8, draws, generator, ranges, part)
+            images_u8 = policy.apply(images_u8, draws, generator, space, part)
         images, size = self.images.normalised(images_u8), self.images.cutout
         if size:
             images = augment.cutout_square(images, size, generator, part)

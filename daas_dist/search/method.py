@@ -9,6 +9,7 @@ from daas_dist.config import Config
 from daas_dist.config.rules import ConfigError, refuse
 from daas_dist.methods.interface import Method
 from daas_dist.spaces.policy import Policy
+from daas_dist.spaces.space import Space
 
 
 def build_method(config: Config, fixed: Policy | None = None) -> Method:
@@ -24,8 +25,9 @@ def build_method(config: Config, fixed: Policy | None = None) -> Method:
         refuse("search.target", search.target, wanted)
     groups = (search, config.policy)
     settings = {name: getattr(group, name) for group in groups for name in group.__slots__}
+    settings |= {"fixed": fixed, "space": Space.whole(config.policy.ranges)}
     try:
-        method: Method = module.method(settings | {"fixed": fixed})
+        method: Method = module.method(settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for name in ("max_flops", "max_parameters"):

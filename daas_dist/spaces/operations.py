@@ -1,9 +1,9 @@
-"""The 15 image operations of the policies and their magnitudes; the default crop, flip and cutout.
+"""The image operations of the policies and their magnitudes; the default crop, flip and cutout.
 
-Every operation gives PIL's own result, bit for bit, but on a batch: `apply` groups the images by
-operation, and inside a group each image has its own parameters. Magnitude m of 0..9 is the level
-m / 9 between the two ends of a range. There are two sets of ranges, because the paper refers to
-AutoAugment and uses the operations of DADA:
+The paper's 15 operations give PIL's own result, bit for bit, but on a batch: `apply` groups the
+images by operation, and inside a group each image has its own parameters. Magnitude m of 0..9 is
+the level m / 9 between the two ends of a range. The first two sets of ranges are there because the
+paper refers to AutoAugment and uses the operations of DADA, the third is ours:
 
 - "autoaugment": strength rises with m. The five geometric operations run over [0, max], and a
   random sign makes ten distinct strengths. Solarize and posterize run downwards: AutoAugment takes
@@ -11,13 +11,15 @@ AutoAugment and uses the operations of DADA:
 - "dada": DADA's search_relax/operation.py. **A trap**: the five geometric operations run over
   [-max, max] *and* have a random sign, so m and 9 - m are the same operation in distribution: five
   strengths, the strongest at both ends. Solarize and posterize weaken as m rises.
+- "wide" (not in the paper): as "autoaugment", to the strengths of TrivialAugment's wide space
+  (Müller and Hutter 2021) or somewhat below, with five operations more (wide.py).
 
 Axes: N images, C channels (1 or 3), H rows, W columns. Sign: +1 or -1 multiplies the value of the
 geometric operations and of no other. Which pixel is read is decided in int64 from float64 values
 on the CPU, so that every device reads the same one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,9 +28,10 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from daas_dist.rng import WHOLE, Part
+from daas_dist.spaces import wide
 
 MAGNITUDES = 10
-RANGES = ("autoaugment", "dada")
+RANGES = ("autoaugment", "dada", "wide")
 CUTOUT_FILL = (125, 123, 114)
 """DADA's grey, close to the mean of ImageNet; images of one channel get its mean, 121."""
 
@@ -206,12 +209,12 @@ def cutout(images: Tensor, value_N: Tensor, centre_N2: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """A range is (value at m = 0, value at m = 9), or None where the magnitude has no effect.
-    `unit` writes an absolute value with its unit; `signed`: whether the random sign applies."""
+    """ranges: by the name of those that have the operation, (value at m = 0, value at m = 9), or
+    None where the magnitude has no effect. `unit` writes an absolute value with its unit; `signed`:
+    whether the random sign applies."""
 
     name: str
-    autoaugment: Range | None
-    dada: Range | None
+    ranges: Mapping[str, Range | None]
     unit: Callable[[float], str]
     signed: bool
     function: Function
@@ -221,46 +224,92 @@ class Operation:
         """The value of a magnitude, before the sign; 0 where the magnitude has no effect."""
         if ranges not in RANGES:
             raise ValueError(f"ranges is {ranges!r}, expected one of {RANGES}; set policy.ranges")
+        if ranges not in self.ranges:
+            having = " or ".join(self.ranges)
+            raise ValueError(f"{self.name} has no ranges {ranges!r}; set policy.ranges to {having}")
         if magnitude not in range(MAGNITUDES):
             raise ValueError(f"magnitude is {magnitude!r}, expected 0 to {MAGNITUDES - 1}")
-        chosen = self.autoaugment if ranges == "autoaugment" else self.dada
-        low, high = chosen or (0.0, 0.0)
+        low, high = self.ranges[ranges] or (0.0, 0.0)
         return magnitude / (MAGNITUDES - 1) * (high - low) + low
+
+
+def _mirrored(largest: float, widest: float) -> Mapping[str, Range | None]:
+    return {"autoaugment": (0.0, largest), "dada": (-largest, largest), "wide": (0.0, widest)}
+
+
+def _turned(weakest: float, strongest: float, widest: float) -> Mapping[str, Range | None]:
+    return {
+        "autoaugment": (weakest, strongest),
+        "dada": (strongest, weakest),
+        "wide": (weakest, widest),
+    }
+
+
+def _rising(low: float, high: float, widest: Range) -> Mapping[str, Range | None]:
+    return {"autoaugment": (low, high), "dada": (low, high), "wide": widest}
+
+
+def _ours(strongest: float) -> Mapping[str, Range | None]:
+    return {"wide": (0.0, strongest)}
 
 
 _AA = "AutoAugment, Table 6"
 _SHARE = f"{_AA} (150 of 331 pixels); a share in DADA"
 _RISES = f"{_AA}; direction of augmentation_transforms.py"
 _CUTOUT = "DADA (AutoAugment: 60 of 331 pixels)"
+_OURS = "ours"
 
 _factor, _threshold = "×{:.1f}".format, "from {:.0f} up".format
 _width, _height = "±{:.0%} of the width".format, "±{:.0%} of the height".format
 _bits, _side = (lambda v: f"to {int(v)} bits"), "{:.0%} of the width".format
+_zoom, _pixels = (
+    (lambda v: f"×{1 / (1 + v):.2f} or ×{1 / (1 - v / 4):.2f}"),
+    (lambda v: f"to {1 - v:.0%} of the pixels a side"),
+)
+_blurred, _levels = "by {:.1%} of the width".format, "by {:.0f} levels".format
+
+_shift, _shears, _turn = _mirrored(0.45, 0.6), _mirrored(0.3, 0.8), _mirrored(30.0, 90.0)
+_enhanced = _rising(0.1, 1.9, (0.1, 2.0))
+_always: Mapping[str, Range | None] = dict.fromkeys(RANGES)
 
 TABLE = (
-    Operation("shear_x", (0.0, 0.3), (-0.3, 0.3), "±{:.2f}".format, True, shear_x, _AA),
-    Operation("shear_y", (0.0, 0.3), (-0.3, 0.3), "±{:.2f}".format, True, shear_y, _AA),
-    Operation("translate_x", (0.0, 0.45), (-0.45, 0.45), _width, True, translate_x, _SHARE),
-    Operation("translate_y", (0.0, 0.45), (-0.45, 0.45), _height, True, translate_y, _SHARE),
-    Operation("rotate", (0.0, 30.0), (-30.0, 30.0), "±{:.1f}°".format, True, rotate, _AA),
-    Operation("auto_contrast", None, None, str, False, auto_contrast, _AA),
-    Operation("invert", None, None, str, False, invert, _AA),
-    Operation("equalize", None, None, str, False, equalize, _AA),
-    Operation("solarize", (256.0, 0.0), (0.0, 256.0), _threshold, False, solarize, _RISES),
-    Operation("posterize", (8.0, 4.0), (4.0, 8.0), _bits, False, posterize, _RISES),
-    Operation("contrast", (0.1, 1.9), (0.1, 1.9), _factor, False, contrast, _AA),
-    Operation("color", (0.1, 1.9), (0.1, 1.9), _factor, False, color, _AA),
-    Operation("brightness", (0.1, 1.9), (0.1, 1.9), _factor, False, brightness, _AA),
-    Operation("sharpness", (0.1, 1.9), (0.1, 1.9), _factor, False, sharpness, _AA),
-    Operation("cutout", (0.0, 0.2), (0.0, 0.2), _side, False, cutout, _CUTOUT),
+    Operation("shear_x", _shears, "±{:.2f}".format, True, shear_x, _AA),
+    Operation("shear_y", _shears, "±{:.2f}".format, True, shear_y, _AA),
+    Operation("translate_x", _shift, _width, True, translate_x, _SHARE),
+    Operation("translate_y", _shift, _height, True, translate_y, _SHARE),
+    Operation("rotate", _turn, "±{:.1f}°".format, True, rotate, _AA),
+    Operation("auto_contrast", _always, str, False, auto_contrast, _AA),
+    Operation("invert", _always, str, False, invert, _AA),
+    Operation("equalize", _always, str, False, equalize, _AA),
+    Operation("solarize", _turned(256.0, 0.0, 0.0), _threshold, False, solarize, _RISES),
+    Operation("posterize", _turned(8.0, 4.0, 2.0), _bits, False, posterize, _RISES),
+    Operation("contrast", _enhanced, _factor, False, contrast, _AA),
+    Operation("color", _enhanced, _factor, False, color, _AA),
+    Operation("brightness", _enhanced, _factor, False, brightness, _AA),
+    Operation("sharpness", _enhanced, _factor, False, sharpness, _AA),
+    Operation("cutout", _rising(0.0, 0.2, (0.0, 0.5)), _side, False, cutout, _CUTOUT),
+    Operation("scale", _ours(1.0), _zoom, True, wide.scale, _OURS),
+    Operation("blur", _ours(0.05), _blurred, False, wide.blur, _OURS),
+    Operation("noise", _ours(36.0), _levels, False, wide.noise, _OURS),
+    Operation("perspective", _ours(0.4), "{:.2f}".format, False, wide.perspective, _OURS),
+    Operation("pixelate", _ours(0.7), _pixels, False, wide.pixelate, _OURS),
 )
+"""Ours are last: what has no operation of ours has the table's first."""
 NAMES = tuple(operation.name for operation in TABLE)
+
+
+def names(ranges: str) -> tuple[str, ...]:
+    """Return the operations that these ranges have, in the table's order."""
+    return tuple(operation.name for operation in TABLE if ranges in operation.ranges)
 
 
 @cache
 def _values(ranges: str) -> Tensor:
-    """[15, 10] float64: every operation at every magnitude."""
-    rows = [[operation.value(m, ranges) for m in range(MAGNITUDES)] for operation in TABLE]
+    """[O, 10] float64: every operation of these ranges at every magnitude."""
+    if ranges not in RANGES:
+        raise ValueError(f"ranges is {ranges!r}, expected one of {RANGES}; set policy.ranges")
+    having = TABLE[: len(names(ranges))]
+    rows = [[operation.value(m, ranges) for m in range(MAGNITUDES)] for operation in having]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -270,7 +319,7 @@ def describe(operation: str, magnitude: int, ranges: str) -> str:
         raise ValueError(f"operation is {operation!r}, expected one of {', '.join(NAMES)}")
     row = TABLE[NAMES.index(operation)]
     value, words = row.value(magnitude, ranges), operation.replace("_", " ")
-    return f"{words} {row.unit(abs(value))}" if row.autoaugment else words
+    return f"{words} {row.unit(abs(value))}" if row.ranges[ranges] else words
 
 
 def apply(
@@ -283,20 +332,22 @@ def apply(
 ) -> Tensor:
     """A new batch: image n after TABLE[operation_N[n]] at magnitude_N[n]; -1 leaves it as it is.
 
-    images: uint8 [N,C,H,W] on any device. Magnitudes: 0 to 9. Signs: +1 or -1. Centres of cutout:
-    (x, y) in [0, 1), shares of (W, H). Raises ValueError where one of these does not hold.
+    images: uint8 [N,C,H,W] on any device. Magnitudes: 0 to 9. Signs: +1 or -1. Centres: (x, y) in
+    [0, 1), shares of (W, H), of cutout; perspective and noise take them as draws of the image's
+    own. Raises ValueError where one of these does not hold.
     """
     _check_images(images)
     # On the CPU whatever device the images are on: see the module docstring.
     draws = operation_N, magnitude_N, sign_N, centre_N2
     operation_N, magnitude_N, sign_N, centre_N2 = (draw.cpu() for draw in draws)
     n = len(images)
-    _check_draws("operation", operation_N, (n,), -1, len(TABLE) - 1)
+    values_OM = _values(ranges)
+    _check_draws("operation", operation_N, (n,), -1, len(values_OM) - 1)
     _check_draws("magnitude", magnitude_N, (n,), 0, MAGNITUDES - 1)
     _check_draws("sign", sign_N.abs(), (n,), 1, 1)
     _check_draws("centre", centre_N2, (n, 2), 0, 1)
     signed = torch.tensor([operation.signed for operation in TABLE])[operation_N]
-    value_N = _values(ranges)[operation_N, magnitude_N] * torch.where(signed, sign_N, 1)
+    value_N = values_OM[operation_N, magnitude_N] * torch.where(signed, sign_N, 1)
     result = images.clone()
     for number, operation in enumerate(TABLE):
         chosen = (operation_N == number).nonzero()[:, 0]

@@ -2,6 +2,7 @@
 
 Axes: N draws, K slots, O operations, M magnitudes, R policies (all O**K ordered sequences).
 A draw Γ says for every slot which operation, whether it is applied, and with which magnitude.
+Operations are counted by their place in a space.Space.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, one_hot
 
 from daas_dist.documents import checked
 from daas_dist.documents.results import PolicyDocument
 from daas_dist.rng import WHOLE, Part
 from daas_dist.spaces import operations as augment
+from daas_dist.spaces.space import Space
 
 PARAMETERS = ("per_policy", "per_slot")
 MOST_POLICIES = 100_000
@@ -28,37 +30,43 @@ class Draws(NamedTuple):
     applied_NK: Tensor
     magnitude_NK: Tensor
 
-    def in_words(self, index: int) -> str:
+    def in_words(self, index: int, space: Space) -> str:
         """Return one draw's operations, and their magnitudes where they are applied."""
         rows = zip(*(part[index].tolist() for part in self), strict=True)
         return ", ".join(
-            f"{augment.NAMES[operation]} {magnitude}" if applied else "nothing"
+            f"{space.operations[operation]} {magnitude}" if applied else "nothing"
             for operation, applied, magnitude in rows
         )
 
 
-def policy_count(slots: int) -> int:
-    return len(augment.NAMES) ** slots
+def policy_count(slots: int, operations: int) -> int:
+    return operations**slots
 
 
-def policy_index(operation_NK: Tensor) -> Tensor:
+def policy_index(operation_NK: Tensor, operations: int) -> Tensor:
     """Return which of the O**K ordered policies a sequence of operations is (base-O digits)."""
     index_N = torch.zeros(len(operation_NK), dtype=torch.long)
     for operation_N in operation_NK.unbind(1):
-        index_N = index_N * len(augment.NAMES) + operation_N
+        index_N = index_N * operations + operation_N
     return index_N
 
 
-def all_policies(slots: int) -> Tensor:
+def all_policies(slots: int, operations: int) -> Tensor:
     """The operations of every policy: (R, K), in the order of policy_index."""
-    operations = torch.arange(len(augment.NAMES))
-    return torch.cartesian_prod(*[operations] * slots).reshape(-1, slots)
+    return torch.cartesian_prod(*[torch.arange(operations)] * slots).reshape(-1, slots)
 
 
-def _at(table: Tensor, parameters: str, operation_NK: Tensor) -> Tensor:
+def certain(magnitude: Tensor) -> Tensor:
+    """Return (..., M), the probabilities of magnitudes of which each entry (...) has one alone."""
+    if not (magnitude.min() >= 0 and magnitude.max() < augment.MAGNITUDES):
+        raise ValueError(f"policy: magnitudes must lie in 0..{augment.MAGNITUDES - 1}")
+    return one_hot(magnitude.long(), augment.MAGNITUDES).float()
+
+
+def _at(table: Tensor, parameters: str, operation_NK: Tensor, operations: int) -> Tensor:
     """The entry of (R, K, ...) or (K, O, ...) of each slot of each draw: (N, K, ...)."""
     if parameters == "per_policy":
-        return table[policy_index(operation_NK)]
+        return table[policy_index(operation_NK, operations)]
     return table[torch.arange(operation_NK.shape[1]), operation_NK]
 
 
@@ -83,7 +91,7 @@ class PolicyLogits:
     parameters: str
 
     @staticmethod
-    def initial(slots: int, parameters: str) -> "PolicyLogits":
+    def initial(slots: int, parameters: str, space: Space) -> "PolicyLogits":
         """Uniform operations and magnitudes, p = 1/2 (DADA starts p at 1/2 too)."""
         if slots < 1:
             raise ValueError(f"a policy needs at least 1 slot, got {slots}; set policy.slots")
@@ -91,11 +99,13 @@ class PolicyLogits:
             raise ValueError(
                 f"unknown policy.parameters {parameters!r}; choose from {', '.join(PARAMETERS)}"
             )
-        count, operations = policy_count(slots), len(augment.NAMES)
+        operations = len(space.operations)
+        count = policy_count(slots, operations)
         if parameters == "per_policy" and count > MOST_POLICIES:
             raise ValueError(
-                f"{slots} slots make {count} policies, more than {MOST_POLICIES} for "
-                f"policy.parameters=per_policy; choose per_slot or fewer policy.slots"
+                f"{slots} slots of {operations} operations make {count} policies, more than "
+                f"{MOST_POLICIES} for policy.parameters=per_policy; choose per_slot or fewer "
+                "policy.slots"
             )
         shape = (count, slots) if parameters == "per_policy" else (slots, operations)
         return PolicyLogits(
@@ -109,24 +119,31 @@ class PolicyLogits:
     def slots(self) -> int:
         return len(self.pi_KO)
 
+    @property
+    def operations(self) -> int:
+        return self.pi_KO.shape[1]
+
     def tensors(self) -> list[Tensor]:
         return [self.pi_KO, self.rho, self.delta]
+
+    def _of(self, table: Tensor, operation_NK: Tensor) -> Tensor:
+        return _at(table, self.parameters, operation_NK, self.operations)
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Draws:
         """Draw Γ ~ p(Γ; γ), `count` times."""
         uniform_3NK = torch.rand(3, count, self.slots, generator=generator, dtype=torch.float64)
         operation_NK = _choose(self.pi_KO.double().softmax(-1), uniform_3NK[0])
-        p_NK = _at(self.rho, self.parameters, operation_NK).double().sigmoid()
-        delta_NKM = _at(self.delta, self.parameters, operation_NK).double().softmax(-1)
+        p_NK = self._of(self.rho, operation_NK).double().sigmoid()
+        delta_NKM = self._of(self.delta, operation_NK).double().softmax(-1)
         return Draws(operation_NK, uniform_3NK[1] < p_NK, _choose(delta_NKM, uniform_3NK[2]))
 
     def log_prob(self, draws: Draws) -> Tensor:
         """Eq. (4), its logarithm: (N,)."""
         operation_NK, applied_NK, magnitude_NK = draws
         log_pi_NK = self.pi_KO.log_softmax(-1)[torch.arange(self.slots), operation_NK]
-        rho_NK = _at(self.rho, self.parameters, operation_NK)
-        delta_NKM = _at(self.delta, self.parameters, operation_NK).log_softmax(-1)
+        rho_NK = self._of(self.rho, operation_NK)
+        delta_NKM = self._of(self.delta, operation_NK).log_softmax(-1)
         log_delta_NK = delta_NKM.gather(-1, magnitude_NK.unsqueeze(-1)).squeeze(-1)
         log_applied_NK = torch.where(
             applied_NK, logsigmoid(rho_NK) + log_delta_NK, logsigmoid(-rho_NK)
@@ -143,13 +160,14 @@ class PolicyLogits:
         if self.parameters == "per_slot":
             applied_KO = pi_KO * self.rho.sigmoid()
             return Occurrence(pi_KO, applied_KO, applied_KO.unsqueeze(-1) * self.delta.softmax(-1))
-        operation_RK = all_policies(self.slots)
+        operation_RK = all_policies(self.slots, self.operations)
         probability_R = pi_KO[torch.arange(self.slots), operation_RK].prod(-1)
         applied_RK = probability_R.unsqueeze(-1) * self.rho.sigmoid()
         magnitude_RKM = applied_RK.unsqueeze(-1) * self.delta.softmax(-1)
-        return Occurrence(
-            pi_KO, _by_slot(applied_RK, operation_RK), _by_slot(magnitude_RKM, operation_RK)
+        applied_KO, magnitude_KOM = (
+            _by_slot(each, operation_RK, self.operations) for each in (applied_RK, magnitude_RKM)
         )
+        return Occurrence(pi_KO, applied_KO, magnitude_KOM)
 
     def entropy(self) -> dict[str, Tensor]:
         """Mean nats of a slot's choice of operation, of application, of magnitude when applied.
@@ -173,34 +191,42 @@ class PolicyLogits:
         pi_KO = self.pi_KO.softmax(-1)
         if self.parameters == "per_slot":
             return pi_KO, self.rho, self.delta
-        probability_R = pi_KO[torch.arange(self.slots), all_policies(self.slots)].prod(-1)
+        operation_RK = all_policies(self.slots, self.operations)
+        probability_R = pi_KO[torch.arange(self.slots), operation_RK].prod(-1)
         return probability_R.unsqueeze(-1).expand_as(self.rho), self.rho, self.delta
 
-    @torch.no_grad()
-    def derive(self, ranges: str) -> "Policy":
+    def derive(self, space: Space) -> "Policy":
         """Sec. 4.3: all policies are kept, drawn by Π softmax(π_k); magnitudes are argmax δ."""
+        return self._policy(certain(self.delta.argmax(-1)), space)
+
+    def derive_drawn(self, space: Space) -> "Policy":
+        """Return a policy that draws its magnitudes too, by softmax(δ) (ours, not in the paper)."""
+        return self._policy(self.delta.detach().softmax(-1), space)
+
+    @torch.no_grad()
+    def _policy(self, magnitudes: Tensor, space: Space) -> "Policy":
         return Policy(
             probability_KO=self.pi_KO.softmax(-1).clone(),
             application=self.rho.sigmoid().clone(),
-            magnitude=self.delta.argmax(-1),
+            magnitudes=magnitudes,
             parameters=self.parameters,
-            ranges=ranges,
+            space=space,
         )
 
     def by_entry(self, value_KO: Tensor) -> Tensor:
         """(K, O, ...), numbers for each operation of each slot, in the shape of rho or delta."""
         if self.parameters == "per_slot":
             return value_KO
-        return _at(value_KO, "per_slot", all_policies(self.slots))
+        return value_KO[torch.arange(self.slots), all_policies(self.slots, self.operations)]
 
     def without_operation_gradient(self) -> "PolicyLogits":
         return replace(self, pi_KO=self.pi_KO.detach())
 
 
-def _by_slot(value_RK: Tensor, operation_RK: Tensor) -> Tensor:
+def _by_slot(value_RK: Tensor, operation_RK: Tensor, operations: int) -> Tensor:
     """Sum (R, K, ...) over the policies that have operation o in slot k: (K, O, ...)."""
     slots = operation_RK.shape[1]
-    empty = value_RK.new_zeros(len(augment.NAMES), *value_RK.shape[2:])
+    empty = value_RK.new_zeros(operations, *value_RK.shape[2:])
     return torch.stack(
         [empty.index_add(0, operation_RK[:, k], value_RK[:, k]) for k in range(slots)]
     )
@@ -217,53 +243,75 @@ class Occurrence(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Policy:
     """A found (or given) policy: what training uses. Shapes as in PolicyLogits, numbers as plain
-    probabilities; the magnitude of an entry is one index of 0..9."""
+    probabilities. Of the magnitudes of an entry one is certain in a policy of Sec. 4.3."""
 
     probability_KO: Tensor
     application: Tensor
-    magnitude: Tensor
+    magnitudes: Tensor
+    """(R, K, M) or (K, O, M)."""
     parameters: str
-    ranges: str
+    space: Space
 
     def __post_init__(self) -> None:
         slots, operations = self.probability_KO.shape
         if self.parameters not in PARAMETERS:
             raise ValueError(f"policy: parameters {self.parameters!r} is none of {PARAMETERS}")
-        if self.ranges not in augment.RANGES:
-            raise ValueError(f"policy: ranges {self.ranges!r} is none of {augment.RANGES}")
-        if operations != len(augment.NAMES):
-            raise ValueError(f"policy: {operations} operations, expected {len(augment.NAMES)}")
+        if operations != self.operations:
+            raise ValueError(f"policy: {operations} operations, expected {self.operations}")
         expected = (
-            (policy_count(slots), slots) if self.parameters == "per_policy" else (slots, operations)
+            (policy_count(slots, operations), slots)
+            if self.parameters == "per_policy"
+            else (slots, operations)
         )
-        for name in ("application", "magnitude"):
-            shape = tuple(getattr(self, name).shape)
-            if shape != expected:
-                raise ValueError(f"policy: {name} has the shape {shape}, expected {expected}")
-        off = (self.probability_KO.sum(-1) - 1).abs().max()
-        if not off < 1e-4 or self.probability_KO.min() < 0:
-            raise ValueError("policy: the probabilities of a slot must be >= 0 and sum to 1")
+        wanted = {"application": expected, "magnitudes": (*expected, augment.MAGNITUDES)}
+        for name, shape in wanted.items():
+            given = tuple(getattr(self, name).shape)
+            if given != shape:
+                raise ValueError(f"policy: {name} has the shape {given}, expected {shape}")
+        for name, part in (("a slot", self.probability_KO), ("magnitudes", self.magnitudes)):
+            off = (part.sum(-1) - 1).abs().max()
+            if not off < 1e-4 or part.min() < 0:
+                raise ValueError(f"policy: the probabilities of {name} must be >= 0 and sum to 1")
         if not (self.application.min() >= 0 and self.application.max() <= 1):
             raise ValueError("policy: application probabilities must lie in [0, 1]")
-        if not (self.magnitude.min() >= 0 and self.magnitude.max() < augment.MAGNITUDES):
-            raise ValueError(f"policy: magnitudes must lie in 0..{augment.MAGNITUDES - 1}")
 
     @property
     def slots(self) -> int:
         return len(self.probability_KO)
 
+    @property
+    def operations(self) -> int:
+        return len(self.space.operations)
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Return the most probable magnitude of each entry, (R, K) or (K, O)."""
+        return self.magnitudes.argmax(-1)
+
+    @property
+    def draws_magnitudes(self) -> bool:
+        """Tell whether an entry has more than one magnitude."""
+        return bool((self.magnitudes.amax(-1) < 1).any())
+
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """One Γ an image: operations by Π softmax(π_k), each applied with its p."""
         uniform_2NK = torch.rand(2, count, self.slots, generator=generator, dtype=torch.float64)
         operation_NK = _choose(self.probability_KO.double(), uniform_2NK[0])
-        applied_NK = uniform_2NK[1] < _at(self.application, self.parameters, operation_NK)
-        return Draws(operation_NK, applied_NK, _at(self.magnitude, self.parameters, operation_NK))
+        applied_NK = uniform_2NK[1] < self._of(self.application, operation_NK)
+        if not self.draws_magnitudes:
+            return Draws(operation_NK, applied_NK, self._of(self.magnitude, operation_NK))
+        uniform_NK = torch.rand(count, self.slots, generator=generator, dtype=torch.float64)
+        magnitudes_NKM = self._of(self.magnitudes, operation_NK).double()
+        return Draws(operation_NK, applied_NK, _choose(magnitudes_NKM, uniform_NK))
+
+    def _of(self, table: Tensor, operation_NK: Tensor) -> Tensor:
+        return _at(table, self.parameters, operation_NK, self.operations)
 
     def apply(self, images_u8: Tensor, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         """Draw a policy for every image of (N, C, H, W) and apply it."""
         drawn = self.draw(len(images_u8) * part.of, generator)
         draws = Draws(*(part.take(each) for each in drawn))
-        return apply(images_u8, draws, generator, self.ranges, part)
+        return apply(images_u8, draws, generator, self.space, part)
 
     def apply_one(
         self, images_u8: Tensor, generator: torch.Generator, part: Part = WHOLE
@@ -274,49 +322,50 @@ class Policy:
         places of cutout are each image's own, as in the search.
         """
         draws = repeat(self.draw(1, generator), len(images_u8))
-        return apply(images_u8, draws, generator, self.ranges, part)
+        return apply(images_u8, draws, generator, self.space, part)
 
     def weights(self) -> Tensor:
         """Probability × application of each operation in each slot: (K, O)."""
         if self.parameters == "per_slot":
             return self.probability_KO * self.application
-        operation_RK = all_policies(self.slots)
+        operation_RK = all_policies(self.slots, self.operations)
         probability_R = self.probability_KO[torch.arange(self.slots), operation_RK].prod(-1)
-        return _by_slot(probability_R.unsqueeze(-1) * self.application, operation_RK)
+        applied_RK = probability_R.unsqueeze(-1) * self.application
+        return _by_slot(applied_RK, operation_RK, self.operations)
 
     def ranking(self) -> list[tuple[str, float]]:
         """Operations by probability × application summed over slots, the strongest first."""
         weight_O = self.weights().sum(0)
         order = torch.argsort(weight_O, descending=True, stable=True).tolist()
-        return [(augment.NAMES[o], float(weight_O[o])) for o in order]
+        return [(self.space.operations[o], float(weight_O[o])) for o in order]
 
     def to_json(self) -> dict[str, Any]:
         ranking = [{"operation": name, "weight": weight} for name, weight in self.ranking()]
+        drawn = {"magnitude_probabilities": self.magnitudes.tolist()}
         return {
             "slots": self.slots,
             "parameters": self.parameters,
-            "ranges": self.ranges,
-            "operations": list(augment.NAMES),
+            "ranges": self.space.ranges,
+            "operations": list(self.space.operations),
             "probabilities": self.probability_KO.tolist(),
             "application": self.application.tolist(),
             "magnitudes": self.magnitude.tolist(),
+            **(drawn if self.draws_magnitudes else {}),
             "ranking": ranking,
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> "Policy":
         given = checked(PolicyDocument, document, "policy")
-        if tuple(given.operations) != augment.NAMES:
-            raise ValueError(
-                f"policy: operations {given.operations!a:.80} differ from this version's "
-                f"{list(augment.NAMES)}"
-            )
+        drawn = given.magnitude_probabilities
         return Policy(
             probability_KO=torch.tensor(given.probabilities, dtype=torch.float32),
             application=torch.tensor(given.application, dtype=torch.float32),
-            magnitude=torch.tensor(given.magnitudes),
+            magnitudes=certain(torch.tensor(given.magnitudes))
+            if drawn is None
+            else torch.tensor(drawn, dtype=torch.float32),
             parameters=given.parameters,
-            ranges=given.ranges,
+            space=Space(given.ranges, tuple(given.operations)),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -332,18 +381,19 @@ def apply(
     images_u8: Tensor,
     draws: Draws,
     generator: torch.Generator,
-    ranges: str,
+    space: Space,
     part: Part = WHOLE,
 ) -> Tensor:
-    """Eq. (3), slot after slot. The sign of the mirrored operations and the place of cutout are
-    drawn here, per image: they are no part of Γ. draws: of the images given, a part or a whole."""
+    """Eq. (3), slot after slot. The sign of the mirrored operations and the place of cutout (in a
+    wide space of perspective and noise too) are drawn here, per image: they are no part of Γ.
+    draws: of the images given, a part or a whole."""
     count, slots = draws.operation_NK.shape
     if len(images_u8) != count:
         raise ValueError(f"{len(images_u8)} images but {count} draws")
     batch = count * part.of
     sign_NK = part.take(1 - 2 * torch.randint(2, (slots, batch), generator=generator).T)
     centre_NK2 = part.take(torch.rand(slots, batch, 2, generator=generator).transpose(0, 1))
-    operation_NK = torch.where(draws.applied_NK, draws.operation_NK, -1)
+    operation_NK = torch.where(draws.applied_NK, space.in_table(draws.operation_NK), -1)
     for k in range(slots):
         images_u8 = augment.apply(
             images_u8,
@@ -351,7 +401,7 @@ def apply(
             draws.magnitude_NK[:, k],
             sign_NK[:, k],
             centre_NK2[:, k],
-            ranges,
+            space.ranges,
         )
     return images_u8
 

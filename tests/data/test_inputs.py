@@ -80,7 +80,7 @@ def test_every_image_has_a_policy_of_its_own_and_torchs_generator_is_left_alone(
 def tonal(names: tuple[str, ...] = ("invert", "solarize", "contrast", "brightness")) -> Policy:
     """Operations without a sign or a place, so that a draw alone decides what an image becomes."""
     policy = mixed_policy()
-    weight_O = torch.tensor([float(name in names) for name in augment.NAMES])
+    weight_O = torch.tensor([float(name in names) for name in policy.space.operations])
     return replace(policy, probability_KO=(weight_O / weight_O.sum()).expand(2, -1))
 
 
@@ -104,7 +104,7 @@ def test_one_policy_a_batch_is_drawn_as_the_search_draws_it() -> None:
     policy, images = mixed_policy(), pictures(9)
     generator = stream(1, "batch")
     draws = Draws(*(each.expand(9, -1) for each in policy.draw(1, generator)))
-    expected = apply(images, draws, generator, policy.ranges)
+    expected = apply(images, draws, generator, policy.space)
     assert torch.equal(policy.apply_one(images, stream(1, "batch")), expected)
     copies = pictures(1).expand(40, -1, -1, -1)
     moved = replace(tonal(("translate_x",)), application=torch.ones(2, 15))
@@ -161,7 +161,7 @@ def _alone(image: Tensor, policy: Policy, drawn: Draws, n: int, state: Tensor) -
     generator = torch.Generator()
     generator.set_state(state)
     mine = Draws(*(each[n : n + 1] for each in drawn))
-    return apply(image, mine, generator, policy.ranges, Part(n, 10))
+    return apply(image, mine, generator, policy.space, Part(n, 10))
 
 
 def test_auto_augment_is_torchvisions_for_the_images_it_was_found_on() -> None:

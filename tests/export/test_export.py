@@ -27,7 +27,8 @@ from daas_dist.export.torch_only import normalise, read_safetensors
 from daas_dist.results import trained
 from daas_dist.results.transform import PolicyTransform
 from daas_dist.spaces import operations as augment
-from daas_dist.spaces.policy import Policy
+from daas_dist.spaces.policy import Policy, certain
+from daas_dist.spaces.space import Space
 
 ISOLATED = """
 import importlib.abc, sys
@@ -176,11 +177,11 @@ def joint_policy() -> Policy:
     """Own numbers for every ordered pair: none of them round, none like another's."""
     generator = seeded(2)
     return Policy(
-        probability_KO=torch.rand(2, len(augment.NAMES), generator=generator).softmax(-1),
+        probability_KO=torch.rand(2, 15, generator=generator).softmax(-1),
         application=torch.rand(225, 2, generator=generator),
-        magnitude=torch.randint(10, (225, 2), generator=generator),
+        magnitudes=certain(torch.randint(10, (225, 2), generator=generator)),
         parameters="per_policy",
-        ranges="dada",
+        space=Space.whole("dada"),
     )
 
 
@@ -188,7 +189,7 @@ def joint_policy() -> Policy:
 def test_the_source_has_the_policys_very_numbers_and_draws(policy: Policy, tmp_path: Path) -> None:
     names = exported_policy(policy, tmp_path)
     copied = names["POLICY"]
-    for part in ("probability_KO", "application", "magnitude"):
+    for part in ("probability_KO", "application", "magnitudes"):
         assert torch.equal(getattr(copied, part), getattr(policy, part)), part
     images = photographs(60, 3, 25, 34)
     ours, theirs = PolicyTransform(policy, seeded(5)), names["policy"](seeded(5))
@@ -199,11 +200,11 @@ def test_the_source_has_the_policys_very_numbers_and_draws(policy: Policy, tmp_p
 
 @pytest.mark.parametrize("ranges", augment.RANGES)
 def test_every_operation_at_every_magnitude_is_ours(ranges: str, tmp_path: Path) -> None:
-    apply = exported_policy(mixed_policy(), tmp_path)["PolicyTransform"]
+    apply = exported_policy(mixed_policy(Space.whole(ranges)), tmp_path)["PolicyTransform"]
     apply = apply.transform.__globals__["operations_apply"]
     images = torch.cat([photographs(5, 3, 21, 30), photographs(5, 1, 21, 30).expand(-1, 3, -1, -1)])
     count = len(images)
-    for number in range(len(augment.NAMES)):
+    for number in range(len(augment.names(ranges))):
         changed = 0
         for magnitude in range(augment.MAGNITUDES):
             draws = (

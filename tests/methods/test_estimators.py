@@ -9,14 +9,16 @@ from torch import Tensor
 from daas_dist.methods import estimators
 from daas_dist.methods.estimators import Evidence, Table
 from daas_dist.rng import stream
-from daas_dist.spaces.operations import MAGNITUDES, NAMES
+from daas_dist.spaces.operations import MAGNITUDES
 from daas_dist.spaces.policy import PARAMETERS, Draws, PolicyLogits, all_policies
+from daas_dist.spaces.space import Space
 
-OPERATIONS = len(NAMES)
+PAPER = Space.whole("autoaugment")
+OPERATIONS = len(PAPER.operations)
 
 
 def away_from_uniform(parameters: str) -> PolicyLogits:
-    gamma, g = PolicyLogits.initial(2, parameters), stream(3, "gamma")
+    gamma, g = PolicyLogits.initial(2, parameters, PAPER), stream(3, "gamma")
     with torch.no_grad():
         for tensor in gamma.tensors():
             tensor.copy_(torch.randn(tensor.shape, generator=g))
@@ -25,7 +27,7 @@ def away_from_uniform(parameters: str) -> PolicyLogits:
 
 def some_evidence(gamma: PolicyLogits, steps: int = 40, count: int = 64) -> Evidence:
     """Scores that have a mean for every operation of every slot, and noise."""
-    evidence, g = Evidence.empty(2), stream(5, "evidence")
+    evidence, g = Evidence.empty(2, OPERATIONS), stream(5, "evidence")
     effect_KO = torch.randn(2, OPERATIONS, generator=g)
     slope = 0.4
     for step in range(steps):
@@ -116,7 +118,7 @@ def test_a_slot_left_out_is_one_yardstick_for_all_operations() -> None:
         applied_NK=torch.tensor([[True], [False], [True], [False]]),
         magnitude_NK=torch.tensor([[4], [4], [4], [4]]),
     )
-    evidence = Evidence.empty(1).add(draws, torch.tensor([1.0, 0.2, -0.4, -0.6]), 1.0)
+    evidence = Evidence.empty(1, OPERATIONS).add(draws, torch.tensor([1.0, 0.2, -0.4, -0.6]), 1.0)
     mean_KO, error_KO = evidence.applied()
     one = float(evidence.applied_KO2.standard_error()[0, 0, 1])  # of a single score
     assert error_KO[0, 0] > 1.1 * one, "the yardstick's own error counts too"
@@ -158,7 +160,7 @@ def test_the_natural_gradient_undone_by_the_fisher_information_is_the_gradient(
     assert torch.allclose(torch.einsum("kab,kb->ka", fisher_KOO, natural[0]), by_pi, atol=1e-6)
 
     if parameters == "per_policy":
-        operation_RK = all_policies(2)
+        operation_RK = all_policies(2, OPERATIONS)
         applied_KO = applied_KO[torch.arange(2), operation_RK]
         magnitude_KOM = magnitude_KOM[torch.arange(2), operation_RK]
     p = gamma.rho.sigmoid()
@@ -171,8 +173,8 @@ def test_the_natural_gradient_undone_by_the_fisher_information_is_the_gradient(
 
 
 def test_an_operation_that_harms_loses_its_application_not_its_place() -> None:
-    gamma = PolicyLogits.initial(1, "per_slot")
-    g, evidence = stream(2, "harm"), Evidence.empty(1)
+    gamma = PolicyLogits.initial(1, "per_slot", PAPER)
+    g, evidence = stream(2, "harm"), Evidence.empty(1, OPERATIONS)
     for step in range(60):
         draws = gamma.sample(64, stream(2, "draws", step))
         harmed = draws.applied_NK[:, 0] & (draws.operation_NK[:, 0] == 3)

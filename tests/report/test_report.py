@@ -15,7 +15,8 @@ import torch
 from daas_dist.report import cells, compare, markup, pictures, policy, tested, write
 from daas_dist.report.record import Run, read_rows
 from daas_dist.report.samples import Samples
-from daas_dist.spaces.policy import Policy, all_policies
+from daas_dist.spaces.policy import Policy, all_policies, certain
+from daas_dist.spaces.space import Space
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HOSTILE = "<script>alert(1)</script>"
@@ -365,14 +366,14 @@ def test_the_strength_of_a_policy_of_sequences_is_weighed_over_them() -> None:
     found = Policy(
         probability_KO=torch.randn(2, 15, generator=generator).softmax(-1),
         application=torch.rand(225, 2, generator=generator),
-        magnitude=torch.randint(10, (225, 2), generator=generator),
+        magnitudes=certain(torch.randint(10, (225, 2), generator=generator)),
         parameters="per_policy",
-        ranges="dada",
+        space=Space.whole("dada"),
     )
     magnitude_KO, share_KO = policy.strength(found)
     slot, operation = 1, 6
     totals = [0.0] * 10
-    for r, (first, second) in enumerate(all_policies(2).tolist()):
+    for r, (first, second) in enumerate(all_policies(2, 15).tolist()):
         if second == operation:
             weight = float(found.probability_KO[0, first] * found.probability_KO[1, second])
             totals[int(found.magnitude[r, 1])] += weight * float(found.application[r, 1])

@@ -8,7 +8,7 @@ import found_results as results
 import numpy as np
 import pytest
 import torch
-from found_results import mixed_policy
+from found_results import PAPER, mixed_policy
 from images import from_pil, photographs, to_pil
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -20,20 +20,19 @@ from torchvision.transforms import v2
 import daas_dist
 from daas_dist.models import cost
 from daas_dist.results.transform import PolicyTransform
-from daas_dist.spaces import operations as augment
-from daas_dist.spaces.policy import Policy
+from daas_dist.spaces.policy import Policy, certain
 
 
 def certain_policy(names: tuple[str, ...], magnitude: int, application: float) -> Policy:
     """One operation a slot."""
-    shape = len(names), len(augment.NAMES)
-    numbers = [augment.NAMES.index(name) for name in names]
+    shape = len(names), len(PAPER.operations)
+    numbers = [PAPER.operations.index(name) for name in names]
     return Policy(
-        probability_KO=torch.eye(len(augment.NAMES))[numbers],
+        probability_KO=torch.eye(len(PAPER.operations))[numbers],
         application=torch.full(shape, application),
-        magnitude=torch.full(shape, magnitude),
+        magnitudes=certain(torch.full(shape, magnitude)),
         parameters="per_slot",
-        ranges="autoaugment",
+        space=PAPER,
     )
 
 

@@ -29,6 +29,7 @@ from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces.cells import DARTS_V2, path_of
 from daas_dist.spaces.policy import Draws, PolicyLogits
+from daas_dist.spaces.space import Space
 
 TINY = ["preset=tiny", "device=cpu", "search.batch_size=8"]
 POLICY = ["model=small", "search.target=policy"]
@@ -138,9 +139,9 @@ def test_every_policy_that_an_image_draws_has_a_reward_of_its_own(
 
     monkeypatch.setattr(per_image, "per_image_rewards", recorded)
     draws = gamma(run).sample(24, stream(run.config.seed, "policy", 0, 0))
-    context, ranges = run.context(), run.config.policy.ranges
+    context, space = run.context(), Space.whole(run.config.policy.ranges)
     expected = [
-        context.augmented(Draws(*(part[j : j + 8] for part in draws)), ranges, "policy-0", n)
+        context.augmented(Draws(*(part[j : j + 8] for part in draws)), space, "policy-0", n)
         for n, j in enumerate((0, 8, 16))
     ]
     run.step()

@@ -1,13 +1,12 @@
 """What the weights train under before the policy is searched, and under a fixed policy."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from found_results import mixed_policy
+from found_results import PAPER, mixed_policy
 from ranks import forks, in_ranks
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from daas_dist.search.steps import Search, SearchData
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces import policy
 from daas_dist.spaces.policy import Policy, PolicyLogits
+from daas_dist.spaces.space import Space
 
 TINY = ["preset=tiny", "device=cpu", "search.batch_size=8", "search.joint_epochs=1"]
 
@@ -47,8 +47,8 @@ def trained_on(run: Search) -> list[tuple[Tensor, Tensor]]:
     """(as they were read, as the weight step saw them) of every step that is left."""
     seen, inside = [], Context.augmented
 
-    def augmented(self: Context, draws: Any, ranges: str, purpose: str, index: int) -> Batch:
-        made = inside(self, draws, ranges, purpose, index)
+    def augmented(self: Context, draws: Any, space: Any, purpose: str, index: int) -> Batch:
+        made = inside(self, draws, space, purpose, index)
         if purpose == "weights":
             seen.append((self.images.normalised(self.read["train"].images), made.images))
         return made
@@ -74,13 +74,13 @@ def test_a_plain_warm_up_trains_on_the_images_as_they_were_cut(target: str, esti
 def test_a_uniform_warm_up_draws_from_the_policy_that_has_not_moved() -> None:
     """Eq. 14's one Γ for the batch, at its address, of γ = 0: every operation, p = 1/2."""
     run = search(load("search.estimator=paper", "policy.slots=3", "seed=5"))
-    gamma = PolicyLogits.initial(3, run.config.policy.parameters)
+    gamma = PolicyLogits.initial(3, run.config.policy.parameters, PAPER)
     expected = []
     for step in range(2):
         pixels = run.feed.batch(step)["train"].images
         draws = policy.repeat(gamma.sample(1, stream(5, "weights-policy", step, 0)), 8)
         generator = stream(5, "augment", "weights", step, 0)
-        made = policy.apply(pixels, draws, generator, "autoaugment")
+        made = policy.apply(pixels, draws, generator, PAPER)
         expected.append(run.images.normalised(made))
     run = search(run.config)
     seen = [made for _, made in trained_on(run)]
@@ -119,15 +119,16 @@ def test_the_warm_up_has_the_same_bits_on_two_ranks_and_after_a_stop(words: str)
 @pytest.mark.parametrize("ranges", augment.RANGES)
 def test_a_fixed_policy_keeps_its_own_ranges(ranges: str) -> None:
     """Those that it was found with, whatever policy.ranges is for searches of a policy."""
-    fixed = replace(mixed_policy(), ranges=ranges)
-    (other,) = {*augment.RANGES} - {ranges}
+    fixed = mixed_policy(Space(ranges, PAPER.operations))
+    (other, _) = sorted({*augment.RANGES} - {ranges})
     run = search(load("search.target=architecture"), fixed=fixed)
     pixels, seed = run.feed.batch(0)["train"].images, run.config.seed
     draws = fixed.draw(8, stream(seed, "weights-policy", 0, 0))
 
     def under(name: str) -> Tensor:
         generator = stream(seed, "augment", "weights", 0, 0)
-        return run.images.normalised(policy.apply(pixels, draws, generator, name))
+        space = Space(name, fixed.space.operations)
+        return run.images.normalised(policy.apply(pixels, draws, generator, space))
 
     expected, unexpected = under(ranges), under(other)
     _, made = trained_on(run)[0]

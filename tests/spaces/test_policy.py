@@ -6,24 +6,26 @@ import pytest
 import torch
 
 from daas_dist.rng import stream
-from daas_dist.spaces.operations import MAGNITUDES, NAMES
+from daas_dist.spaces.operations import MAGNITUDES
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
+from daas_dist.spaces.space import Space
+
+PAPER = Space.whole("autoaugment")
 
 
-def logits(parameters: str, slots: int = 2) -> PolicyLogits:
+def logits(parameters: str, slots: int = 2, space: Space = PAPER) -> PolicyLogits:
     g = stream(4, "policy", parameters)
-    start = PolicyLogits.initial(slots, parameters)
+    start = PolicyLogits.initial(slots, parameters, space)
     return replace(
         start,
         **{n: torch.randn(getattr(start, n).shape, generator=g) for n in ("pi_KO", "rho", "delta")},
     )
 
 
-def every_draw_of_one_slot() -> Draws:
+def every_draw_of_one_slot(space: Space = PAPER) -> Draws:
     """(o, y, m): not applied once, applied with each magnitude."""
-    rows = [
-        (o, y, m) for o in range(len(NAMES)) for y in (0, 1) for m in range(MAGNITUDES if y else 1)
-    ]
+    operations = range(len(space.operations))
+    rows = [(o, y, m) for o in operations for y in (0, 1) for m in range(MAGNITUDES if y else 1)]
     table = torch.tensor(rows)
     return Draws(table[:, :1], table[:, 1:2].bool(), table[:, 2:])
 
@@ -57,7 +59,7 @@ def test_draws_occurrence_and_derived_weights_agree(parameters: str) -> None:
             p = getattr(choice, name)[k]
             assert ((counted / count - p).abs() < 4.5 * (p * (1 - p) / count).sqrt() + 1e-6).all()
     torch.testing.assert_close(choice.magnitude_KOM.sum(-1), choice.applied_KO)
-    policy = gamma.derive("autoaugment")
+    policy = gamma.derive(PAPER)
     torch.testing.assert_close(policy.weights(), choice.applied_KO)
     assert Policy.from_json(policy.to_json()) == policy
 
@@ -73,12 +75,12 @@ def test_entropy_is_that_of_the_enumerated_distribution() -> None:
 
 
 def test_wrong_policies_are_refused_by_name() -> None:
-    policy = logits("per_slot").derive("dada")
+    policy = logits("per_slot").derive(Space.whole("dada"))
     with pytest.raises(ValueError, match="ranges 'other'"):
-        replace(policy, ranges="other")
+        replace(policy, space=Space("other", policy.space.operations))
     with pytest.raises(ValueError, match="sum to 1"):
         replace(policy, probability_KO=policy.probability_KO * 2)
     with pytest.raises(ValueError, match="at least 1 slot"):
-        PolicyLogits.initial(0, "per_slot")
+        PolicyLogits.initial(0, "per_slot", PAPER)
     with pytest.raises(ValueError, match="per_slot"):
-        PolicyLogits.initial(6, "per_policy")
+        PolicyLogits.initial(6, "per_policy", PAPER)

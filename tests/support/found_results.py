@@ -6,21 +6,23 @@ from typing import Any
 
 import torch
 
-from daas_dist.spaces import operations as augment
 from daas_dist.spaces.cells import DARTS_V2
-from daas_dist.spaces.policy import Policy
+from daas_dist.spaces.policy import Policy, certain
+from daas_dist.spaces.space import Space
+
+PAPER = Space.whole("autoaugment")
 
 
-def mixed_policy() -> Policy:
+def mixed_policy(space: Space = PAPER) -> Policy:
     """Two slots, every operation: probabilities away from uniform, applications from 0 and 1."""
-    shape = 2, len(augment.NAMES)
-    weight_KO = torch.arange(1.0, 2 * len(augment.NAMES) + 1).view(shape)
+    shape = 2, len(space.operations)
+    weight_KO = torch.arange(1.0, 2 * len(space.operations) + 1).view(shape)
     return Policy(
         probability_KO=weight_KO / weight_KO.sum(-1, keepdim=True),
         application=torch.linspace(0.3, 0.9, weight_KO.numel()).view(shape),
-        magnitude=torch.arange(weight_KO.numel()).view(shape) % 10,
+        magnitudes=certain(torch.arange(weight_KO.numel()).view(shape) % 10),
         parameters="per_slot",
-        ranges="autoaugment",
+        space=space,
     )
 
 

@@ -12,6 +12,7 @@ from daas_dist.methods.passes import Batch, Forward, Weights
 from daas_dist.rng import stream
 from daas_dist.spaces.cells import Path
 from daas_dist.spaces.policy import Draws
+from daas_dist.spaces.space import Space
 
 
 @dataclass
@@ -39,7 +40,9 @@ class PlainContext:
     def train(self) -> Batch:
         return self.train_batch
 
-    def augmented(self, draws: Draws | None, ranges: str, purpose: str, index: int) -> Batch:
+    def augmented(
+        self, draws: Draws | None, space: Space | None, purpose: str, index: int
+    ) -> Batch:
         self.asked.append(("augmented", purpose, index))
         return self.train_batch
 

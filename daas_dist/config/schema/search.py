@@ -201,4 +201,4 @@ class Policy:
     def __post_init__(self) -> None:
         check(self, "policy", COUNT, "slots")
         check(self, "policy", one_of("per_policy", "per_slot"), "parameters")
-        check(self, "policy", one_of("autoaugment", "dada"), "ranges")
+        check(self, "policy", one_of("autoaugment", "dada", "wide"), "ranges")
