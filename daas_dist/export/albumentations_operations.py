@@ -85,8 +85,8 @@ def _scale(value: float) -> A.Affine:
     return _affine(scale=(zoom, zoom), interpolation=cv2.INTER_LINEAR)
 
 
-def _blurred(image: Any, deviation: float, **_: Any) -> Any:
-    sigma = deviation * image.shape[1]
+def _blurred(image: Any, share: float, **_: Any) -> Any:
+    sigma = share * image.shape[1]
     blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     return blurred.reshape(image.shape)
 
@@ -95,7 +95,7 @@ def _blur(value: float) -> A.BasicTransform:
     """OpenCV's, as A.GaussianBlur takes pixels and this is a share of the width."""
     if value == 0:
         return A.NoOp(p=1)
-    return A.Lambda(image=partial(_blurred, deviation=value), name="blur", p=1)
+    return A.Lambda(image=partial(_blurred, share=math.sqrt(value)), name="blur", p=1)
 
 
 def _noise(value: float) -> A.GaussNoise:
@@ -108,11 +108,18 @@ def _perspective(value: float) -> A.BasicTransform:
     return A.Perspective(scale=(value / 4, value / 4), border_mode=cv2.BORDER_CONSTANT, p=1)
 
 
+def _coarse(image: Any, share: float, **_: Any) -> Any:
+    rows, columns = (max(1, round(side * share)) for side in image.shape[:2])
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return whole.reshape(image.shape)
+
+
 def _pixelate(value: float) -> A.BasicTransform:
+    """OpenCV's, as A.Downscale truncates a size that is rounded here."""
     if value == 0:
         return A.NoOp(p=1)
-    ways: Any = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
-    return A.Downscale(scale_range=(1 - value, 1 - value), interpolation_pair=ways, p=1)
+    return A.Lambda(image=partial(_coarse, share=1 - value), name="pixelate", p=1)
 
 
 OPERATIONS: dict[str, Callable[[float], A.BasicTransform]] = {

@@ -48,7 +48,7 @@ WHY = {
     "blur": "OpenCV's, by A.Lambda: A.GaussianBlur takes pixels, not a share of the width",
     "noise": "Gaussian, of the same deviation; ours is drawn from other numbers",
     "perspective": "each corner moves at random, where ours leans to one side",
-    "pixelate": "the small image has other whole sizes, and is rounded",
+    "pixelate": "OpenCV's, by A.Lambda: A.Downscale truncates sizes; the small image is rounded",
     "cutout": "a square of whole pixels inside the image, where ours may be cut by its border",
 }
 

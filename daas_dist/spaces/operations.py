@@ -19,6 +19,7 @@ geometric operations and of no other. Which pixel is read is decided in int64 fr
 on the CPU, so that every device reads the same one.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -266,7 +267,7 @@ _zoom, _pixels = (
     (lambda v: f"×{1 / (1 + v):.2f} or ×{1 / (1 - v / 4):.2f}"),
     (lambda v: f"to {1 - v:.0%} of the pixels a side"),
 )
-_blurred, _levels = "by {:.1%} of the width".format, "by {:.0f} levels".format
+_blurred, _levels = (lambda v: f"by {math.sqrt(v):.1%} of the width"), "by {:.0f} levels".format
 
 _shift, _shears, _turn = _mirrored(0.45, 0.6), _mirrored(0.3, 0.8), _mirrored(30.0, 90.0)
 _enhanced = _rising(0.1, 1.9, (0.1, 2.0))
@@ -289,7 +290,7 @@ TABLE = (
     Operation("sharpness", _enhanced, _factor, False, sharpness, _AA),
     Operation("cutout", _rising(0.0, 0.2, (0.0, 0.5)), _side, False, cutout, _CUTOUT),
     Operation("scale", _ours(1.0), _zoom, True, wide.scale, _OURS),
-    Operation("blur", _ours(0.05), _blurred, False, wide.blur, _OURS),
+    Operation("blur", _ours(0.05**2), _blurred, False, wide.blur, _OURS),
     Operation("noise", _ours(36.0), _levels, False, wide.noise, _OURS),
     Operation("perspective", _ours(0.4), "{:.2f}".format, False, wide.perspective, _OURS),
     Operation("pixelate", _ours(0.7), _pixels, False, wide.pixelate, _OURS),

@@ -122,12 +122,14 @@ def _blocks(size: int, count: int) -> Tensor:
 
 
 def blur(images: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
-    """Gaussian, of a standard deviation of value * W pixels along both axes."""
+    """Gaussian, of a variance of value * W² pixels along both axes: of evenly spaced deviations the
+    first would do nothing to small images."""
     h, w = images.shape[2:]
     result = torch.empty_like(images)
     for value in value_N.unique().tolist():
         there = (value_N == value).nonzero()[:, 0].to(images.device)
-        weights = _gaussian(w, value * w), _gaussian(h, value * w)
+        deviation = math.sqrt(value) * w
+        weights = _gaussian(w, deviation), _gaussian(h, deviation)
         result[there] = _along_both(images[there], *weights)
     return result
 

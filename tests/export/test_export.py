@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 import trained_rows
-from found_results import mixed_policy
+from found_results import drawn, mixed_policy
 from images import fashion, from_pil, photographs, to_pil
 from ranks import forks, in_processes
 from torch import Tensor
@@ -185,10 +185,21 @@ def joint_policy() -> Policy:
     )
 
 
-@pytest.mark.parametrize("policy", [mixed_policy(), joint_policy()], ids=["per_slot", "joint"])
+SOME = Space("wide", ("translate_x", "color", "noise", "perspective", "pixelate"))
+POLICIES = {
+    "per_slot": mixed_policy(),
+    "joint": joint_policy(),
+    "wide": mixed_policy(SOME),
+    "drawn": drawn(mixed_policy(SOME)),
+    "joint, drawn": drawn(joint_policy()),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_the_source_has_the_policys_very_numbers_and_draws(policy: Policy, tmp_path: Path) -> None:
     names = exported_policy(policy, tmp_path)
     copied = names["POLICY"]
+    assert copied.space.operations == policy.space.operations
     for part in ("probability_KO", "application", "magnitudes"):
         assert torch.equal(getattr(copied, part), getattr(policy, part)), part
     images = photographs(60, 3, 25, 34)

@@ -118,14 +118,39 @@ def test_stages_have_the_policys_weight_of_every_operation(parameters: str) -> N
         parameters,
         Space.whole("dada"),
     )
-    weight = defaultdict[str, float](float)
-    for stage in stages.of(policy):
-        assert sum(sequence.weight for sequence in stage) == pytest.approx(1, abs=1e-5)
-        for sequence in stage:
-            for step in sequence.steps:
-                weight[step.operation] += sequence.weight * step.applied
-    for name, expected in policy.ranking():
-        assert weight[name] == pytest.approx(expected, abs=1e-5)
+    for each in (policy, results.drawn(policy)):
+        weight = defaultdict[str, float](float)
+        for stage in stages.of(each):
+            assert sum(sequence.weight for sequence in stage) == pytest.approx(1, abs=1e-4)
+            for sequence in stage:
+                for step in sequence.steps:
+                    weight[step.operation] += sequence.weight * step.applied
+        for name, expected in policy.ranking():
+            assert weight[name] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_drawn_magnitude_is_a_choice_of_its_own() -> None:
+    """Of an operation whose magnitude means nothing there is one alone."""
+    policy = results.drawn(results.mixed_policy(Space("wide", ("rotate", "invert"))))
+    turned = [each for each in stages.of(policy)[1] if each.steps[0].operation == "rotate"]
+    assert [each.steps[0].value for each in turned] == pytest.approx([10 * m for m in range(10)])
+    shares = policy.probability_KO[1, 0] * policy.magnitudes[1, 0]
+    assert [each.weight for each in turned] == pytest.approx(shares.tolist())
+    assert len(stages.of(policy)[1]) == 11
+
+
+def test_too_many_sequences_of_drawn_magnitudes_are_refused() -> None:
+    space, shape = Space("wide", ("rotate", "blur", "noise")), (3**4, 4)
+    policy = Policy(
+        torch.full((4, 3), 1 / 3),
+        torch.full(shape, 0.5),
+        certain(torch.full(shape, 3)),
+        "per_policy",
+        space,
+    )
+    assert len(stages.of(policy)[0]) == 81
+    with pytest.raises(ValueError, match="81 sequences, more than 100000 in all; .*torchvision"):
+        stages.of(results.drawn(policy))
 
 
 def every_magnitude(magnitudes: tuple[int, int], ranges: str) -> Policy:
@@ -165,6 +190,38 @@ def test_albumentations_is_as_near_as_its_report_says(channels: int) -> None:
     for name in ("shear_x", "shear_y", "translate_x", "translate_y", "equalize", "sharpness"):
         assert float(rows[name][2]) < 16, rows[name]  # of 255; the other sign is off by 30 to 60
     assert "of the image on average, ours" in rows["cutout"][4]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_albumentations_has_near_operations_for_the_wide_ones(channels: int) -> None:
+    policy = every_magnitude((4, 9), "wide")
+    rows = table(albumentations_policy.report(policy, (channels, 32, 32)))
+    assert rows.keys() == set(augment.names("wide"))
+    for name, mean in (("scale", 6), ("blur", 1), ("pixelate", 1)):
+        assert rows[name][1] == "approximate" and float(rows[name][2]) < mean, rows[name]
+    images = photographs(6, channels, 32, 32)
+    for name, value in (("noise", 20.0), ("perspective", 0.3)):
+        assert rows[name][1:3] == ["approximate", ""] and rows[name][4]
+        apply = albumentations_policy._apply(channels)
+        assert apply is not None
+        off = (apply(name, value, images).float() - images.float()).abs().mean()
+        assert 5 < float(off) < 60, name
+
+
+def test_a_wide_policy_runs_as_both_libraries_files(tmp_path: Path) -> None:
+    policy = results.drawn(results.mixed_policy(Space.whole("wide")))
+    export(results.save(tmp_path, policy=policy.to_json()), ["timm", "albumentations"], tmp_path)
+    (picture,) = photographs(1, 3, 32, 32).permute(0, 2, 3, 1).numpy()
+    state = random.getstate()
+    random.seed(1)
+    timms = runpy.run_path(str(tmp_path / "timm_policy.py"))["policy"]()
+    theirs = runpy.run_path(str(tmp_path / "albumentations_policy.py"))["policy"](seed=2)
+    made = [np.asarray(timms(Image.fromarray(picture))) for _ in range(60)]
+    made += [theirs(image=picture.copy())["image"] for _ in range(60)]
+    random.setstate(state)
+    assert all(each.shape == (32, 32, 3) and each.dtype == np.uint8 for each in made)
+    for half in (made[:60], made[60:]):
+        assert len({each.tobytes() for each in half}) > 20
 
 
 def table(report: str) -> dict[str, list[str]]:

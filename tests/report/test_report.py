@@ -11,7 +11,9 @@ import fake_run
 import numpy as np
 import pytest
 import torch
+from found_results import drawn, mixed_policy
 
+from daas_dist.documents.results import EvidenceTables, Gains
 from daas_dist.report import cells, compare, markup, pictures, policy, tested, write
 from daas_dist.report.record import Run, read_rows
 from daas_dist.report.samples import Samples
@@ -379,6 +381,23 @@ def test_the_strength_of_a_policy_of_sequences_is_weighed_over_them() -> None:
             totals[int(found.magnitude[r, 1])] += weight * float(found.application[r, 1])
     assert int(magnitude_KO[slot, operation]) == totals.index(max(totals))
     assert float(share_KO[slot, operation]) == pytest.approx(max(totals) / sum(totals), rel=1e-5)
+
+
+def test_a_policy_of_other_operations_is_drawn_with_its_own(tmp_path: Path) -> None:
+    """Their names, their strengths, how often each is the one, beside a policy of the paper's."""
+    found = drawn(mixed_policy(Space("wide", ("shear_x", "blur", "noise"))))
+    magnitude_KO, share_KO = policy.strength(found)
+    assert np.array_equal(magnitude_KO, found.magnitudes.argmax(-1).numpy())
+    assert np.array_equal(share_KO, found.magnitudes.amax(-1).double().numpy())
+    gains = Gains([[0.1, -0.2, 0.3]] * 2, [[0.05] * 3] * 2)
+    levels = Gains([[[0.1] * 10] * 3] * 2, [[[0.05] * 10] * 3] * 2)
+    page = policy.view(found, EvidenceTables(gains, gains, levels), "a", tmp_path)
+    assert "noise" in page and "posterize" not in page
+    share = f"m {magnitude_KO[1, 2]} ({100 * share_KO[1, 2]:.0f} %)"
+    assert found.space.describe(2, int(magnitude_KO[1, 2])).removeprefix("noise ") in page
+    assert share in page
+    both = policy.side_by_side({"A": dict(found.ranking()), "B": dict(mixed_policy().ranking())})
+    assert "noise" in both and "rotate" in both
 
 
 def test_differing_seeds_are_compared_by_welchs_error() -> None:

@@ -149,7 +149,7 @@ def test_every_policy_that_an_image_draws_has_a_reward_of_its_own(
     reward_JB = torch.stack([reward_B for _, reward_B in seen])
     score_J = normal_scores(control_by_others(reward_JB).view(1, -1)).flatten()
     decay = run.config.search.evidence.decay
-    told = Evidence.empty(run.config.policy.slots).add(draws, score_J, decay)
+    told = Evidence.empty(run.config.policy.slots, len(space.operations)).add(draws, score_J, decay)
     found = zip(evidence(run).tensors(), told.tensors(), strict=True)
     assert all(map(torch.allclose, *zip(*found, strict=True)))
     assert told.operation_KO.total.abs().sum() > 1
@@ -310,3 +310,13 @@ def test_a_fixed_network_of_a_genotype_is_searched_for_its_policy() -> None:
         run.step()
     assert run.genotype() is None and run.policy() is not None
     assert not torch.equal(gamma(run).rho, before)
+
+
+@pytest.mark.parametrize("estimator", ["paper", "natural"])
+def test_a_search_of_a_wide_space_finds_a_policy_of_it(estimator: str) -> None:
+    run = search("policy.ranges=wide", f"search.estimator={estimator}", "search.warmup_epochs=0")
+    assert any(name.startswith("gamma.") for name in moved(run))
+    found = run.found().policy
+    assert found is not None and found.space == Space.whole("wide")
+    assert dict(found.ranking()).keys() == set(found.space.operations) > set(augment.names("dada"))
+    assert evidence(run).magnitude_KOM.weight.shape == (2, 20, 10)

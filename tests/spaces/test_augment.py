@@ -83,9 +83,9 @@ BATCHES: dict[str, Callable[[], Tensor]] = {
 }
 
 
-def draws(count: int, *address: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draws(count: int, *address: Any, operations: int = 15) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = stream(0, *address)
-    operation = torch.randint(-1, 15, (count,), generator=generator)
+    operation = torch.randint(-1, operations, (count,), generator=generator)
     magnitude = torch.randint(augment.MAGNITUDES, (count,), generator=generator)
     sign = 1 - 2 * torch.randint(2, (count,), generator=generator)
     return operation, magnitude, sign, torch.rand(count, 2, generator=generator)
@@ -258,7 +258,7 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
 def test_a_gpu_gives_the_same_pixels() -> None:
     images = photographs(200, 3, 45, 45)
     for ranges in augment.RANGES:
-        drawn = draws(200, "gpu", ranges)
+        drawn = draws(200, "gpu", ranges, operations=len(augment.names(ranges)))
         here = augment.apply(images, *drawn, ranges)
         assert torch.equal(augment.apply(images.cuda(), *drawn, ranges).cpu(), here)
 

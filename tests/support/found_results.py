@@ -1,6 +1,7 @@
 """A search's result.json without a search: DARTS_V2, and a policy of which no number is special."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def mixed_policy(space: Space = PAPER) -> Policy:
         parameters="per_slot",
         space=space,
     )
+
+
+def drawn(policy: Policy) -> Policy:
+    """A policy with every magnitude in each entry, none as likely as another."""
+    uneven = 1.0 + torch.arange(policy.magnitudes.numel()).view_as(policy.magnitudes) * 7 % 11
+    return replace(policy, magnitudes=uneven / uneven.sum(-1, keepdim=True))
 
 
 def document(**changes: Any) -> dict[str, Any]:
