@@ -10,6 +10,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "methods"
 OF_THE_LOOP = frozenset(("target", "warmup_epochs", "batch_size", "fixed"))
 """Settings that every search reads, whichever method runs."""
+MADE_OF = {"space": "ranges"}
+"""Fields that search/method.py makes of a key of another name."""
 
 
 @cache
@@ -22,7 +24,7 @@ def methods() -> tuple[str, ...]:
 def settings_of(name: str) -> frozenset[str]:
     """Return the fields of a method's dataclasses: keys of search.* and policy.*."""
     return frozenset(
-        each.target.id
+        MADE_OF.get(each.target.id, each.target.id)
         for node in _parsed(FOLDER / f"{name}.py").body
         if isinstance(node, ast.ClassDef) and node.decorator_list
         for each in node.body

@@ -160,7 +160,7 @@ def test_cutout_blanks_a_square_of_the_training_images_only() -> None:
     given = images(16, 3)
     read = Read(given.images, given.labels)
     context = replace(run.context(), read={"train": read, "val": read})
-    blank = (context.augmented(None, "autoaugment", "test", 0).images == 0).sum((1, 2, 3))
+    blank = (context.augmented(None, None, "test", 0).images == 0).sum((1, 2, 3))
     assert (blank > 0).all() and (blank <= 16).all() and (blank == 16).any()
     assert not (context.val().images == 0).any() and not (context.train().images == 0).any()
 

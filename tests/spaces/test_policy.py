@@ -126,7 +126,7 @@ def test_a_space_is_some_of_its_ranges_operations_in_their_order() -> None:
         ):
             Space(ranges, operations)
     with pytest.raises(ValueError, match="2 operations, expected 3"):
-        Policy(torch.full((1, 2), 0.5), *[torch.zeros(1, 2)] * 2, "per_slot", SOME)
+        Policy(torch.full((1, 2), 0.5), torch.zeros(1, 2), torch.zeros(1, 2), "per_slot", SOME)
     assert Space.whole("wide").operations[-1] == "pixelate"
 
 

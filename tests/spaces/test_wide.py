@@ -228,8 +228,8 @@ def test_a_mixed_batch_is_its_images_one_by_one(channels: int) -> None:
     found = augment.apply(images, operation, magnitude, sign, centre, "wide")
     assert torch.equal(images, before)
     for n, image in enumerate(images):
-        each = (draw[n : n + 1] for draw in (operation, magnitude, sign, centre))
-        assert torch.equal(found[n : n + 1], augment.apply(image[None], *each, "wide"))
+        o, m, s, c = (draw[n : n + 1] for draw in (operation, magnitude, sign, centre))
+        assert torch.equal(found[n : n + 1], augment.apply(image[None], o, m, s, c, "wide"))
 
 
 def test_a_rank_makes_its_part_of_what_one_would_make() -> None:
