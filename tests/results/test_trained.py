@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import trained_rows
-from found_results import mixed_policy
+from found_results import mixed_policy, plain
 from images import fashion, photographs, to_pil
 from PIL import Image
 from torchvision import tv_tensors
@@ -38,11 +38,11 @@ def test_three_lines_give_the_logits_of_the_network_that_was_trained(
 
 
 def test_its_policy_is_the_one_it_was_trained_with(tmp_path: Path) -> None:
-    row = trained_rows.document(policy=mixed_policy().to_json())
+    row = trained_rows.document(policy=plain(mixed_policy()))
     assert trained.load(trained_rows.save(tmp_path, row)).transform().policy == mixed_policy()
-    plain = trained.load(trained_rows.save(tmp_path, trained_rows.document()))
+    without = trained.load(trained_rows.save(tmp_path, trained_rows.document()))
     with pytest.raises(ValueError, match="without a policy"):
-        plain.transform()
+        without.transform()
 
 
 # ---------------------------------------------------------------- preprocessing

@@ -140,7 +140,7 @@ def test_another_search_is_not_mixed_into_trainings_that_are_there(
     results.save(tmp_path, provenance={"host": "another"})
     assert cli.main(words) == 0
     other = random_genotype(stream(1, "test"))
-    results.save(tmp_path, genotype=other.to_json())
+    results.save(tmp_path, genotype=results.plain(other))
     assert cli.main(words) == 2
     assert "another architecture or policy than train.result" in capfd.readouterr().err
 
