@@ -14,7 +14,7 @@ from daas_dist.documents.metrics import TrainingRow
 from daas_dist.documents.results import Evaluation
 from daas_dist.report.samples import Samples
 from daas_dist.rng import stream
-from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, derive, edges_into
+from daas_dist.spaces.cells import DARTS_V2, EDGES, KINDS, OPERATIONS, derive, edges_into
 from daas_dist.training.evaluation import best, numbers, sums
 
 AUGMENTATIONS = (
@@ -211,7 +211,7 @@ def derived(
         "price": 0.25 if most or most_parameters else None, "max_flops": most,
         "max_parameters": most_parameters,
         "without_limit": None if freely is None else {
-            "genotype": {}, "parameters": 5_100_000, "multiply_adds": freely
+            "genotype": asdict(DARTS_V2), "parameters": 5_100_000, "multiply_adds": freely
         },
     }  # fmt: skip
 
