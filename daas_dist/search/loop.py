@@ -177,6 +177,7 @@ def _finish(search: Search, data: DataSet, job: Job) -> None:
         shown = data.train.central(torch.arange(8))
         Samples.draw(shown, policy.apply, stream(job.config.seed, "samples")).save(run_dir)
     made_by = PROVENANCE.read(run_dir)
+    assert made_by is not None
     results.write(run_dir, findings.result(search, data, row.val_accuracy, made_by))
     assert job.log is not None
     job.log.finish("DONE")
