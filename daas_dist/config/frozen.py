@@ -37,9 +37,14 @@ def load_frozen(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def values_of(config: Config) -> dict[str, Any]:
+    """Return all values by their keys, groups as tables: for JSON and YAML."""
+    return asdict(config)
+
+
 def to_yaml(config: Config) -> str:
     """All values, for the config.yaml of a run directory; load_frozen reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.create(all_literal(asdict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(all_literal(values_of(config))))
 
 
 HOW = (
@@ -64,7 +69,7 @@ HOW = (
 
 def difference(a: Config, b: Config) -> dict[str, str]:
     """Key by key what differs, as {"search.xi": "null -> 0.1"}; HOW apart."""
-    before, after = flat(asdict(a)), flat(asdict(b))
+    before, after = flat(values_of(a)), flat(values_of(b))
     return {
         key: f"{shown(before[key])} -> {shown(after[key])}"
         for key in before
