@@ -4,11 +4,10 @@ An impossible value is a ConfigError of one sentence: the key, the value, what i
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, NoReturn
 
+from daas_dist.documents.checked import Rule
 from daas_dist.documents.redact import redacted, secret_in
 
 
@@ -30,35 +29,12 @@ def shown(value: Any) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Which values of a type are possible: Annotated[int, Rule(lambda n: n >= 1, "1 or more")]."""
-
-    holds: Callable[[Any], object]
-    words: str
-    """What is allowed."""
-
-    def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
-        """Return pydantic's schema of the type with this rule after its own checks."""
-        from pydantic_core.core_schema import no_info_after_validator_function
-
-        return no_info_after_validator_function(self._obeyed, handler(kind))
-
-    def _obeyed(self, value: Any) -> Any:
-        if not self.holds(value):
-            raise ValueError(self.words)
-        return value
-
-
 def one_of(*choices: Any) -> Rule:
     return Rule(lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
 
 
 Text = Annotated[str, Rule(lambda text: text != "", "a text")]
-Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number of at least 1")]
-Natural = Annotated[int, Rule(lambda n: n >= 0, "a whole number of at least 0")]
-CELLS = Rule(lambda n: n >= 3, "a whole number of at least 3, as two cells reduce")
-Cells = Annotated[int, CELLS]
+Cells = Annotated[int, Rule(lambda n: n >= 3, "a whole number of at least 3, as two cells reduce")]
 Positive = Annotated[float, Rule(lambda x: 0 < x < inf, "a number above 0")]
 NotNegative = Annotated[float, Rule(lambda x: 0 <= x < inf, "a number of 0 or more")]
 Share = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number of 0 or more and below 1")]

@@ -4,6 +4,7 @@ pydantic takes 0.2 s to import: import this where values are checked, not before
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any, NoReturn
@@ -23,6 +24,8 @@ def typed(values: Any) -> Config:
     for key, value in flat(values).items() if isinstance(values, dict) else ():
         for text in value if isinstance(value, list) else [value]:
             check_secret(key, str(text))
+            if re.search("[\ud800-\udfff]", str(text)):  # which JSON has no bytes for
+                refuse(key, ascii(text)[1:-1], "a text in UTF-8")
     try:
         # As JSON, since a strict type of Python takes no dictionary for a dataclass.
         config = CONFIG.validate_json(json.dumps(values))
@@ -46,4 +49,14 @@ def _refuse(found: Mapping[str, Any], values: Any) -> NoReturn:
     if found["type"] == "missing":
         raise ConfigError(f"{key} is missing: expected {type_words(key)}")
     given = reduce(lambda inside, name: inside[name], filter(None, key.split(".")), values)
-    refuse(key or "the file", given, str(why or type_words(key)))
+    if why is not None:
+        refuse(key, given, str(why))
+    refuse(key or "the file", _quoted(given), type_words(key))
+
+
+def _quoted(given: Any) -> Any:
+    """Put texts in quotes that would read as a number or a switch, which they are not."""
+    if isinstance(given, list):
+        return [_quoted(each) for each in given]
+    is_like = isinstance(given, str) and re.fullmatch(r"[-+]?[.\d].*|true|false", given)
+    return f"'{given}'" if is_like else given

@@ -39,8 +39,19 @@ LARGEST = 1e40
 class Rule:
     """What else a value obeys: Annotated[int, Rule(lambda n: n >= 1, "1 or more")]."""
 
-    holds: Callable[[Any], bool]
+    holds: Callable[[Any], object]
     words: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Callable[[Any], Any]) -> Any:
+        """Return the schema by which pydantic, too, holds a value to it: of config/, that is."""
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self._obeyed, handler(kind))
+
+    def _obeyed(self, value: Any) -> Any:
+        if not self.holds(value):
+            raise ValueError(self.words)
+        return value
 
 
 def checked(kind: type[T], value: Any, key: str = "") -> T:
@@ -185,8 +196,8 @@ def _has_default(field: Any) -> bool:
 
 # --- Rules that several documents share ----------------------------------------------------------
 
-Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number of 1 or more")]
-Natural = Annotated[int, Rule(lambda n: n >= 0, "a whole number of 0 or more")]
+Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number of at least 1")]
+Natural = Annotated[int, Rule(lambda n: n >= 0, "a whole number of at least 0")]
 Positive = Annotated[float, Rule(lambda x: x >= 0, "a number of 0 or more")]
 Share = Annotated[float, Rule(lambda x: -1e-6 <= x <= 1 + 1e-6, "a number from 0 to 1")]
 """Of float32 sums, which round."""

@@ -4,18 +4,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Literal
 
-from daas_dist.config.rules import (
-    Count,
-    Natural,
-    OpenShare,
-    Positive,
-    Rule,
-    Text,
-    check_url,
-    is_url,
-    one_of,
-    refuse,
-)
+from daas_dist.config.rules import OpenShare, Positive, Text, check_url, is_url, one_of, refuse
+from daas_dist.documents.checked import Count, Natural, Rule
 
 Channels = Annotated[int, one_of(1, 3)]
 Limit = Annotated[int, Rule(lambda n: n >= 2, "at least 2 or null for all")]

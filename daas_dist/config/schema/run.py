@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from daas_dist.config.rules import Count, Natural, Positive, Text, refuse
+from daas_dist.config.rules import Positive, Text, refuse
 from daas_dist.config.schema.data import Data
 from daas_dist.config.schema.search import FIXED, Model, Policy, Search
 from daas_dist.config.schema.train import ARCHITECTURES, Train
+from daas_dist.documents.checked import Count, Natural
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,19 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from daas_dist.config.method_names import methods
-from daas_dist.config.rules import (
-    CELLS,
-    Cells,
-    Count,
-    Natural,
-    NotNegative,
-    Positive,
-    Rule,
-    Share,
-    Text,
-    one_of,
-    refuse,
-)
+from daas_dist.config.rules import Cells, NotNegative, Positive, Share, Text, one_of, refuse
+from daas_dist.documents.checked import Count, Natural, Rule
 
 FIXED = (
     "small",
@@ -42,14 +31,12 @@ Even = Annotated[int, Rule(lambda n: n >= 2 and n % 2 == 0, "an even number of a
 class Model:
     name: Annotated[str, one_of("supernet", "genotype", *FIXED)]
     channels: Count
-    cells: Count
+    cells: Cells
     stem: Stem
     genotype: Text | None
     network: Text | None
 
     def __post_init__(self) -> None:
-        if self.name not in FIXED and self.cells < 3:
-            refuse("model.cells", self.cells, CELLS.words)
         if self.genotype is not None and self.name != "genotype":
             wanted = f"null, as model={self.name}; add model=genotype"
             refuse("model.genotype", self.genotype, wanted)

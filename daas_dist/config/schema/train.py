@@ -6,12 +6,9 @@ from typing import Annotated, Literal
 from daas_dist.config.rules import (
     DISTINCT,
     Cells,
-    Count,
-    Natural,
     NotNegative,
     OpenShare,
     Positive,
-    Rule,
     Share,
     Text,
     nearest_multiples,
@@ -19,6 +16,7 @@ from daas_dist.config.rules import (
     refuse,
 )
 from daas_dist.config.schema.search import FIXED
+from daas_dist.documents.checked import Count, Natural, Rule
 from daas_dist.schedules import CURVES, TAIL
 
 ARCHITECTURES = ("found", "random")
