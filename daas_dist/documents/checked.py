@@ -6,7 +6,9 @@ Types: str, int, float (a whole number is one), bool, None, Any, Literal, unions
 Mapping with text as keys, dataclasses, and Annotated with a Rule. Nothing is converted: "7" is no
 number and true is no 1. A field with a default may be missing; a key without a field is left alone,
 as newer versions write more. (cattrs, which does most of this, takes 0.4 s to import, twice as long
-as launch.attempt may need on a node, and its errors have no values.)
+as launch.attempt may need on a node, and its errors have no values. pydantic, which holds the
+configuration to the same Rules, would take that module's start from 0.09 s to 0.24 s, and its
+Literal[1] takes true.)
 """
 
 import math
@@ -43,7 +45,7 @@ class Rule:
     words: str
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: Callable[[Any], Any]) -> Any:
-        """Return the schema by which pydantic, too, holds a value to it: of config/, that is."""
+        """Return the schema by which pydantic holds a value to the rule: that of config/ does."""
         from pydantic_core.core_schema import no_info_after_validator_function
 
         return no_info_after_validator_function(self._obeyed, handler(kind))

@@ -93,7 +93,7 @@ class Derived:
 
 @dataclass(kw_only=True, slots=True)
 class Search:
-    method: Annotated[str, one_of(*methods())]
+    method: Text
     target: Literal["joint", "architecture", "policy"]
     warmup_epochs: Natural
     warmup_policy: Literal["uniform", "plain"]
@@ -125,6 +125,8 @@ class Search:
     keep_checkpoints: Count
 
     def __post_init__(self) -> None:
+        if self.method not in methods():
+            refuse("search.method", self.method, one_of(*methods()).words)
         if self.warmup_epochs + self.joint_epochs == 0:
             refuse("search.joint_epochs", 0, "at least 1, as search.warmup_epochs is 0 too")
         if self.tau.end > self.tau.start:
