@@ -20,7 +20,7 @@ MOST_FROZEN = 1 << 20
 
 def load_frozen(path: str | Path) -> Config:
     """The configuration that a run directory froze in its config.yaml; configs/ is not read."""
-    from daas_dist.config.typed import typed
+    from daas_dist.config.typed import typed  # takes pydantic, and 0.2 s
 
     remedy = "expected the config.yaml of a run: get it back from a copy"
     text = read(Path(path), remedy, MOST_FROZEN)

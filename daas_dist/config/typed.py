@@ -1,6 +1,6 @@
 """Nested values as a Config, each of the type and by the rule that its field has.
 
-pydantic takes 0.2 s to import: import this where values are checked, not before.
+pydantic takes 0.2 s to import: this module is imported where values are checked, not before.
 """
 
 import json
