@@ -200,7 +200,7 @@ def _has_default(field: Any) -> bool:
 
 Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number of at least 1")]
 Natural = Annotated[int, Rule(lambda n: n >= 0, "a whole number of at least 0")]
-Positive = Annotated[float, Rule(lambda x: x >= 0, "a number of 0 or more")]
+NotNegative = Annotated[float, Rule(lambda x: x >= 0, "a number of 0 or more")]
 Share = Annotated[float, Rule(lambda x: -1e-6 <= x <= 1 + 1e-6, "a number from 0 to 1")]
 """Of float32 sums, which round."""
 Moment = Annotated[

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from daas_dist.documents.checked import Count, Natural, Positive, Rule, Share
+from daas_dist.documents.checked import Count, Natural, NotNegative, Rule, Share
 from daas_dist.documents.found import GenotypeDocument, PolicyDocument
 from daas_dist.documents.run import Provenance
 from daas_dist.documents.whole import Document, parsed, read_object
@@ -71,12 +71,12 @@ class Derived:
     stem: str = ""
     parameters: Natural
     multiply_adds: Natural
-    expected_multiply_adds: Positive | None = None
+    expected_multiply_adds: NotNegative | None = None
     """Over the architectures that α and β draw; None where a method has no such distribution."""
     price: float | None = None
     """Nats that hold the search to its limits; None where there is none."""
-    max_flops: Positive | None
-    max_parameters: Positive | None = None
+    max_flops: NotNegative | None
+    max_parameters: NotNegative | None = None
     without_limit: Unlimited | None
     """None where the limits changed nothing."""
 
@@ -86,8 +86,8 @@ class Telemetry:
     """What a search took, and how well its shared weights did in the end."""
 
     steps: Natural
-    passes: Positive
-    seconds: Positive
+    passes: NotNegative
+    seconds: NotNegative
     val_accuracy: Share | None = None
 
 
@@ -202,8 +202,8 @@ class Tested:
 
 @dataclass(frozen=True)
 class Throughput:
-    images_per_second: Positive
-    peak_memory_mb: Positive
+    images_per_second: NotNegative
+    peak_memory_mb: NotNegative
     ranks: Natural
     engine: str
 
@@ -224,7 +224,7 @@ class ComparedRow:
     class_accuracy: list[Share | None] = field(default_factory=list)
     parameters: Natural
     multiply_adds: Natural
-    seconds: Positive
+    seconds: NotNegative
     epochs: Natural
     data: TrainedData | None = None
     test: Tested | None = None
@@ -249,7 +249,7 @@ class TrainedResult:
     class_accuracy: list[Share | None] = field(default_factory=list)
     parameters: Natural
     multiply_adds: Natural
-    seconds: Positive
+    seconds: NotNegative
     epochs: Natural
     network: NetworkSize
     data: TrainedData

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from daas_dist.documents.checked import Count, Moment, Name, Natural, PathText, Positive, Rule
+from daas_dist.documents.checked import Count, Moment, Name, Natural, NotNegative, PathText, Rule
 from daas_dist.documents.whole import Document
 
 NEW_RUN = "get it back from a copy, or set run_dir to a new folder"
@@ -170,7 +170,7 @@ class TableRow:
     best: float
     mean: float
     std: float | None
-    parameters: Positive
+    parameters: NotNegative
 
 
 @dataclass(frozen=True)
