@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from daas_dist.documents.results import Learned
 from daas_dist.methods import shown
 from daas_dist.methods.interface import (
     POLICY,
@@ -298,11 +299,11 @@ class Rollouts:
         return 1 + self.candidates * (trained + FORWARD * self.judged) / self.rollout_steps
 
     def progress(self, logits: Logits, progress: float) -> dict[str, Any]:
-        told = shown.of_architecture(logits, None)
-        return told | {"entropy": shown.entropies(logits, PARAMETERS)}
+        entropy = shown.entropies(logits, PARAMETERS)
+        return {"tau": None, "entropy": entropy, "operation_share": None}
 
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        return {}
+    def document(self, logits: Logits, memory: Memory) -> Learned:
+        return Learned()
 
 
 def _design(memory: Memory) -> Design:

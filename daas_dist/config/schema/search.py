@@ -103,6 +103,8 @@ class Search:
     policies_per_architecture: Count
     policies_per_image: Count
     weight_architectures: Count
+    candidates: Count
+    rollout_steps: Count
     xi: NotNegative | None
     architecture_gradient_at: Literal["look_ahead", "theta"]
     weight_gradient: Literal["sum", "mean"]
