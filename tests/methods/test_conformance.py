@@ -283,7 +283,7 @@ def test_a_method_s_settings_are_keys_of_the_configuration() -> None:
     every = configuration.flat(asdict(configuration.load(["preset=tiny"])))
     keys = {key.split(".")[1] for key in every if key.startswith(("search.", "policy."))}
     for name in methods():
-        assert settings_of(name) - {"fixed"} <= keys
+        assert settings_of(name) - {"fixed", "space"} <= keys
         assert settings_of(name)
 
 
