@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "methods"
-OF_THE_LOOP = frozenset(("target", "warmup_epochs", "batch_size", "fixed"))
+OF_THE_LOOP = frozenset(("target", "warmup_epochs", "batch_size", "weights", "fixed", "space"))
 """Settings that every search reads, whichever method runs."""
 MADE_OF = {"space": "ranges"}
 """Fields that search/method.py makes of a key of another name."""

@@ -39,8 +39,8 @@ COPY = Copy(
     without=(
         "Policy.weights",
         "Policy.ranking",
-        "Policy.to_json",
-        "Policy.from_json",
+        "Policy.to_document",
+        "Policy.from_document",
         "Policy.__eq__",
         "Space.whole",
         "Space.describe",

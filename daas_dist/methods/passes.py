@@ -19,6 +19,9 @@ JVP = 0.8
 1.0 of one (supernets of 4 to 16 channels and 3 cells, images of 14 and 28 pixels, batch 64); 0.8 to
 1.2 of those with models/depthwise.py (8 cells of 16 channels, batch 16)."""
 
+FORWARD = 1 / 3
+"""What a pass without a gradient counts for: backward makes two products for each of forward."""
+
 Weights = dict[str, Tensor]
 
 Forward = Callable[[Weights, Path, Tensor, Tensor | None], Tensor]

@@ -5,16 +5,14 @@ A draw Γ says for every slot which operation, whether it is applied, and with w
 Operations are counted by their place in a space.Space.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from daas_dist.documents import checked
-from daas_dist.documents.results import PolicyDocument
+from daas_dist.documents.found import PolicyDocument, Ranked
 from daas_dist.rng import WHOLE, Part
 from daas_dist.spaces import operations as augment
 from daas_dist.spaces.space import Space
@@ -339,33 +337,31 @@ class Policy:
         order = torch.argsort(weight_O, descending=True, stable=True).tolist()
         return [(self.space.operations[o], float(weight_O[o])) for o in order]
 
-    def to_json(self) -> dict[str, Any]:
-        ranking = [{"operation": name, "weight": weight} for name, weight in self.ranking()]
-        drawn = {"magnitude_probabilities": self.magnitudes.tolist()}
-        return {
-            "slots": self.slots,
-            "parameters": self.parameters,
-            "ranges": self.space.ranges,
-            "operations": list(self.space.operations),
-            "probabilities": self.probability_KO.tolist(),
-            "application": self.application.tolist(),
-            "magnitudes": self.magnitude.tolist(),
-            **(drawn if self.draws_magnitudes else {}),
-            "ranking": ranking,
-        }
+    def to_document(self) -> PolicyDocument:
+        return PolicyDocument(
+            slots=self.slots,
+            parameters=self.parameters,
+            ranges=self.space.ranges,
+            operations=list(self.space.operations),
+            probabilities=self.probability_KO.tolist(),
+            application=self.application.tolist(),
+            magnitudes=self.magnitude.tolist(),
+            ranking=[Ranked(*each) for each in self.ranking()],
+            magnitude_probabilities=self.magnitudes.tolist() if self.draws_magnitudes else None,
+        )
 
     @staticmethod
-    def from_json(document: Mapping[str, Any]) -> "Policy":
-        given = checked(PolicyDocument, document, "policy")
-        drawn = given.magnitude_probabilities
+    def from_document(document: PolicyDocument) -> "Policy":
+        """ValueError if a space has no such operations."""
+        drawn = document.magnitude_probabilities
         return Policy(
-            probability_KO=torch.tensor(given.probabilities, dtype=torch.float32),
-            application=torch.tensor(given.application, dtype=torch.float32),
-            magnitudes=certain(torch.tensor(given.magnitudes))
+            probability_KO=torch.tensor(document.probabilities, dtype=torch.float32),
+            application=torch.tensor(document.application, dtype=torch.float32),
+            magnitudes=certain(torch.tensor(document.magnitudes))
             if drawn is None
             else torch.tensor(drawn, dtype=torch.float32),
-            parameters=given.parameters,
-            space=Space(given.ranges, tuple(given.operations)),
+            parameters=document.parameters,
+            space=Space(document.ranges, tuple(document.operations)),
         )
 
     def __eq__(self, other: object) -> bool:

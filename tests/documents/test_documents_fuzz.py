@@ -334,7 +334,8 @@ def test_hostile_values_at_any_place_do_no_harm(
 def named(value: Any, name: str) -> Any:
     """Every text of a document that is no choice of ours replaced by a name."""
     keep = ("kind", "phase", "parameters", "ranges", "operations", "operation", "genotype", "file",
-            "sha256", "cluster", "plan", "cwd", "stem", "normal", "reduce", "event")  # fmt: skip
+            "sha256", "commit", "cluster", "plan", "cwd", "stem", "normal", "reduce",
+            "event")  # fmt: skip
     if isinstance(value, dict):
         return {k: v if k in keep and k != "event" else named(v, name) for k, v in value.items()}
     if isinstance(value, list):

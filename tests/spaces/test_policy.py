@@ -1,11 +1,13 @@
 """p(Γ; γ) by enumeration, away from uniform π and p = 1/2."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
+from daas_dist.documents import checked
+from daas_dist.documents.found import PolicyDocument
 from daas_dist.rng import stream
 from daas_dist.spaces.operations import MAGNITUDES
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits, apply
@@ -62,7 +64,7 @@ def test_draws_occurrence_and_derived_weights_agree(parameters: str) -> None:
     torch.testing.assert_close(choice.magnitude_KOM.sum(-1), choice.applied_KO)
     policy = gamma.derive(PAPER)
     torch.testing.assert_close(policy.weights(), choice.applied_KO)
-    assert Policy.from_json(policy.to_json()) == policy
+    assert Policy.from_document(policy.to_document()) == policy
 
 
 def test_entropy_is_that_of_the_enumerated_distribution() -> None:
@@ -177,10 +179,10 @@ def test_a_policy_of_certain_magnitudes_draws_none(parameters: str) -> None:
 def test_policies_of_every_space_return_from_json(parameters: str, space: Space) -> None:
     gamma = logits(parameters, space=space)
     for policy in (gamma.derive(space), gamma.derive_drawn(space)):
-        document = json.loads(json.dumps(policy.to_json()))
-        assert ("magnitude_probabilities" in document) == policy.draws_magnitudes
-        assert tuple(document["operations"]) == space.operations
-        assert Policy.from_json(document) == policy
+        read = checked(PolicyDocument, json.loads(json.dumps(asdict(policy.to_document()))))
+        assert (read.magnitude_probabilities is not None) == policy.draws_magnitudes
+        assert tuple(read.operations) == space.operations
+        assert Policy.from_document(read) == policy
 
 
 def test_wrong_probabilities_of_magnitudes_are_refused() -> None:
@@ -191,11 +193,11 @@ def test_wrong_probabilities_of_magnitudes_are_refused() -> None:
         ValueError, match=r"magnitudes has the shape \(2, 3\), expected \(2, 3, 10\)"
     ):
         replace(policy, magnitudes=policy.magnitude)
-    document = policy.to_json()
+    document = asdict(policy.to_document())
     document["magnitude_probabilities"][1][2].pop()
     with pytest.raises(ValueError, match="magnitude_probabilities has rows of different lengths"):
-        Policy.from_json(document)
-    document = logits("per_slot", space=SOME).derive(SOME).to_json()
-    document["magnitudes"][0][0] = 10
+        checked(PolicyDocument, document)
+    other = logits("per_slot", space=SOME).derive(SOME).to_document()
+    other.magnitudes[0][0] = 10
     with pytest.raises(ValueError, match=r"magnitudes must lie in 0..9"):
-        Policy.from_json(document)
+        Policy.from_document(other)

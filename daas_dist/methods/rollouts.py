@@ -1,0 +1,319 @@
+"""Policies judged by rollouts: how low the validation loss is after some steps under each (ours).
+
+Eq. (13) asks how a training gradient agrees with the validation gradient now, one step ahead, and
+is linear in the policy: its best policy is a single operation. Here C candidates, policies a little
+to either side of p(Γ; γ), each train a copy of the network for some steps on the same batches, from
+the same weights, with rates that fall to 0. Then all meet the same validation images. Regression of
+their losses on the logarithms of their weights says what more of an operation gains among the
+others, and γ moves along it. The network itself goes on under p(Γ; γ).
+
+Axes: C candidates, O operations, K slots. All slots have the same weights: where an operation
+stands was not seen to matter.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from daas_dist.documents.results import Learned
+from daas_dist.methods import shown
+from daas_dist.methods.interface import (
+    POLICY,
+    Contribution,
+    Found,
+    Logits,
+    Memory,
+    StepContext,
+    Update,
+    chosen,
+    named_policy_logits,
+    policy_logits,
+)
+from daas_dist.methods.passes import (
+    FORWARD,
+    Batch,
+    Weights,
+    flat,
+    forward_backward,
+    loss_accuracy,
+    total_norm,
+    unflat,
+)
+from daas_dist.spaces.policy import PolicyLogits
+from daas_dist.spaces.space import Space
+
+TARGETS = ("policy",)
+PARAMETERS = "per_slot"
+
+APPLIED = 0.7
+"""Probability with which a slot is applied (ours: 2.1 of three slots)."""
+SPREAD = 0.8
+"""Nats by which a candidate's logits lie to either side of γ (ours)."""
+JUDGED = 0.25
+"""Share of a rollout's steps that judge it, without training (ours)."""
+FORGET = 0.8
+"""What a rollout says counts this much less with each later one, as the network changes (ours)."""
+FLOOR = 0.02
+"""Nats of validation loss by a nat of log-weight: a gain of as much moves γ by one rate, a larger
+one no further (ours)."""
+PRIORS = tuple(10.0**n for n in (-6, -5, -4, -3.4, -3, -2.4, -2))
+NOISES = tuple(10.0**n for n in (-5, -4, -3.5, -3, -2.5, -2))
+"""Variances of gains, and of losses about them, of which those that explain the losses best are
+taken (empirical Bayes)."""
+
+
+class Momentum(Protocol):
+    momentum: float
+    weight_decay: float
+    clip: float
+
+
+class Design(NamedTuple):
+    """Holds what rollouts have said: decayed sums over candidates, each centred in its rollout."""
+
+    count: float
+    xx_OO: Tensor
+    xy_O: Tensor
+    yy: float
+
+    @staticmethod
+    def empty(operations: int) -> "Design":
+        zeros = torch.zeros(operations, operations + 1, dtype=torch.float64)
+        return Design(0.0, zeros[:, 1:], zeros[:, 0], 0.0)
+
+    def add(self, x_CO: Tensor, gain_C: Tensor, keep: float) -> "Design":
+        x, y = (part.double() - part.double().mean(0) for part in (x_CO, gain_C))
+        return Design(
+            keep * self.count + len(x) - 1,
+            keep * self.xx_OO + x.T @ x,
+            keep * self.xy_O + x.T @ y,
+            keep * self.yy + float(y @ y),
+        )
+
+    def gains(self) -> tuple[Tensor, Tensor]:
+        """Return the posterior mean and standard error of each operation's gain. (O,)
+
+        Gains are normal about 0; their variance and the noise's are those of PRIORS × NOISES under
+        which what was seen is likeliest (MacKay 1992).
+        """
+        eye = torch.eye(len(self.xy_O), dtype=torch.float64)
+        best = None
+        for prior in PRIORS:
+            for noise in NOISES:
+                precision = self.xx_OO / noise + eye / prior
+                mean_O = torch.linalg.solve(precision, self.xy_O / noise)
+                fit = (self.yy - float(self.xy_O @ mean_O)) / noise
+                size = self.count * torch.tensor(noise).log() + len(eye) * torch.tensor(prior).log()
+                likelihood = -0.5 * (fit + float(size) + float(torch.logdet(precision)))
+                if best is None or likelihood > best[0]:
+                    best = likelihood, mean_O, precision
+        assert best is not None
+        _, mean_O, precision = best
+        return mean_O, torch.linalg.inv(precision).diagonal().sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """candidates: even, as they come in pairs to either side. rollout_steps: of each, the last
+    quarter of which judges. weights: how copies of the network train."""
+
+    warmup_epochs: int
+    batch_size: int
+    candidates: int
+    rollout_steps: int
+    weights: Momentum
+    slots: int
+    parameters: str
+    space: Space
+
+    def __post_init__(self) -> None:
+        if self.candidates % 2:
+            raise ValueError(
+                f"search.candidates={self.candidates} is not possible: expected an even number"
+            )
+        if self.parameters != PARAMETERS:
+            raise ValueError(
+                f"policy.parameters={self.parameters} is not possible: expected {PARAMETERS}, as "
+                "method=rollouts"
+            )
+
+    @property
+    def judged(self) -> int:
+        """Return how many steps judge a rollout."""
+        return max(1, round(JUDGED * self.rollout_steps))
+
+    def logits(self, generator: torch.Generator) -> Logits:
+        gamma = PolicyLogits.initial(self.slots, PARAMETERS, self.space)
+        applied = torch.full_like(gamma.rho, torch.tensor(APPLIED).logit().item())
+        return named_policy_logits(PolicyLogits(gamma.pi_KO, applied, gamma.delta, PARAMETERS))
+
+    def memory(self) -> Memory:
+        design = Design.empty(len(self.space.operations))
+        return {"age": 0, "design": list(design), "weights": {}, "momentum": {}, "loss": None}
+
+    # --- The candidates --------------------------------------------------------------------------
+
+    def search(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
+        if context.epoch < self.warmup_epochs:
+            return Update()
+        memory = dict(memory) if memory["age"] else memory | self._start(context)
+        age = memory["age"]
+        memory["age"] = (age + 1) % self.rollout_steps
+        if age < self.rollout_steps - self.judged:
+            terms = self._train_each(logits, memory, context, age)
+            return Update(memory=memory, metrics=_metrics(terms, "train"))
+        terms = self._judge_each(memory, context)
+        memory["loss"] = memory["loss"] + torch.stack([t.small["val"][0] for t in terms]).double()
+        update = Update(memory=memory, metrics=_metrics(terms, "val"))
+        return update if memory["age"] else self._move(logits, update)
+
+    def _start(self, context: StepContext) -> Memory:
+        """Return copies of θ, and to which side of γ each candidate lies."""
+        theta, pairs = context.theta(()), self.candidates // 2
+        generator = context.stream("candidates")
+        sides = torch.randint(2, (pairs, len(self.space.operations)), generator=generator)
+        side_CO = (2.0 * sides - 1).repeat_interleave(2, 0)
+        side_CO[1::2] *= -1
+        copies = {n: torch.stack([v.detach()] * self.candidates) for n, v in theta.items()}
+        return {
+            "sides": side_CO,
+            "weights": copies,
+            "momentum": {name: torch.zeros_like(value) for name, value in copies.items()},
+            "loss": torch.zeros(self.candidates, dtype=torch.float64),
+        }
+
+    def _pi(self, logits: Logits, memory: Memory) -> Tensor:
+        """Return the candidates' logits of operations. (C, O)"""
+        return logits[f"{POLICY}pi"].detach()[0] + SPREAD * memory["sides"]
+
+    def _copy(self, memory: Memory, i: int, context: StepContext) -> Weights:
+        theta = context.theta(())
+        return {name: value[i].to(theta[name]) for name, value in memory["weights"].items()}
+
+    def _train_each(
+        self, logits: Logits, memory: Memory, context: StepContext, age: int
+    ) -> Sequence[Contribution]:
+        """Make a step of every copy, at a rate that falls from θ's to 0; moves those in memory."""
+        pi_CO, gamma = self._pi(logits, memory), policy_logits(logits, PARAMETERS)
+
+        def term(i: int) -> Contribution:
+            batch = self._under(
+                PolicyLogits(pi_CO[i].expand_as(gamma.pi_KO), gamma.rho, gamma.delta, PARAMETERS),
+                context,
+                "candidate",
+            )
+            theta = self._copy(memory, i, context)
+            done = forward_backward(context.forward, theta, (), batch, mean=context.mean)
+            whole = unflat(context.mean(flat(done.theta_grad)), done.theta_grad)
+            return Contribution({"train": loss_accuracy([done])}, {"rollout": whole})
+
+        paths = [()] * self.candidates
+        terms = context.map(term, paths, {"train": (2,)}, each=["rollout"])
+        rate = context.learning_rate * (1 - age / (self.rollout_steps - self.judged))
+        moved = [self._moved(memory, i, t.by_theta["rollout"], rate) for i, t in enumerate(terms)]
+        for part, name in enumerate(("weights", "momentum")):
+            memory[name] = {n: torch.stack([m[part][n] for m in moved]) for n in moved[0][part]}
+        return terms
+
+    def _moved(
+        self, memory: Memory, i: int, gradient: Weights, rate: float
+    ) -> tuple[Weights, Weights]:
+        """Return weights and momentum of a copy after a step as θ's optimiser makes it."""
+        settings, by_theta = self.weights, {n: g.clone() for n, g in gradient.items()}
+        clip_grads_with_norm_(
+            by_theta.values(),  # type: ignore[arg-type]
+            settings.clip,
+            get_total_norm(by_theta.values()),
+        )
+        weights, momentum = {}, {}
+        for name, grad in by_theta.items():
+            before = memory["weights"][name][i].to(grad)
+            pull = grad + settings.weight_decay * before
+            momentum[name] = settings.momentum * memory["momentum"][name][i].to(grad) + pull
+            weights[name] = before - rate * momentum[name]
+        return weights, momentum
+
+    def _judge_each(self, memory: Memory, context: StepContext) -> Sequence[Contribution]:
+        """Return every copy's loss on the same validation images."""
+        val = context.val()
+
+        @torch.no_grad()
+        def term(i: int) -> Contribution:
+            said = context.forward(self._copy(memory, i, context), (), val.images, None)
+            right = (said.argmax(-1) == val.labels).to(said.dtype).mean()
+            both = torch.stack([cross_entropy(said, val.labels), right])
+            return Contribution({"val": context.mean(both).cpu()})
+
+        return context.map(term, [()] * self.candidates, {"val": (2,)})
+
+    def _move(self, logits: Logits, update: Update) -> Update:
+        """End a rollout: γ moves towards what gains, the more the surer it is."""
+        memory = update.memory
+        assert memory is not None
+        x_CO = self._pi(logits, memory).log_softmax(-1)
+        gain_C = -memory["loss"] / self.judged
+        design = _design(memory).add(x_CO, gain_C, FORGET)
+        gain_O = design.gains()[0].float()
+        step_O = gain_O / gain_O.abs().max().clamp_min(FLOOR)
+        memory |= {"design": list(design), "weights": {}, "momentum": {}, "loss": None}
+        by_logits = {f"{POLICY}pi": -(step_O - step_O.mean()).expand(self.slots, -1)}
+        return Update(by_logits, memory=memory, metrics=update.metrics)
+
+    # --- The network -----------------------------------------------------------------------------
+
+    def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
+        batch = self._under(policy_logits(logits, PARAMETERS), context, "weights")
+
+        def term(_: int) -> Contribution:
+            done = forward_backward(
+                context.forward, context.theta(()), (), batch, mean=context.mean
+            )
+            small = {"train": loss_accuracy([done]), "train_norm": total_norm([done])}
+            return Contribution(small, {"train": context.averaged(done.theta_grad)})
+
+        terms = context.map(term, [()], {"train": (2,), "train_norm": (1,)}, summed="train")
+        return Update(by_theta=context.sum(terms, [()], "train"), metrics=_metrics(terms, "train"))
+
+    def _under(self, gamma: PolicyLogits, context: StepContext, purpose: str) -> Batch:
+        """Return training images, each under a draw of its own. Candidates share their uniform
+        numbers, so that they differ by their policies alone."""
+        draws = gamma.sample(self.batch_size, context.stream(f"{purpose}-policy"))
+        return context.augmented(draws, self.space, purpose, 0)
+
+    # --- What is told ----------------------------------------------------------------------------
+
+    def found(self, logits: Logits, memory: Memory) -> Found:
+        """Return p(Γ; γ) itself, whose magnitudes are drawn."""
+        return Found(None, policy_logits(logits, PARAMETERS).derive_drawn(self.space))
+
+    def passes(self, epoch: int) -> float:
+        """Return the mean of a rollout's steps."""
+        if epoch < self.warmup_epochs:
+            return 1.0
+        trained = self.rollout_steps - self.judged
+        return 1 + self.candidates * (trained + FORWARD * self.judged) / self.rollout_steps
+
+    def progress(self, logits: Logits, progress: float) -> dict[str, Any]:
+        entropy = shown.entropies(logits, PARAMETERS)
+        return {"tau": None, "entropy": entropy, "operation_share": None}
+
+    def document(self, logits: Logits, memory: Memory) -> Learned:
+        return Learned()
+
+
+def _design(memory: Memory) -> Design:
+    return Design(*memory["design"])
+
+
+def _metrics(terms: Sequence[Contribution], split: str) -> dict[str, float]:
+    loss, accuracy = torch.stack([term.small[split] for term in terms]).mean(0).tolist()
+    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+
+
+def method(settings: Mapping[str, Any]) -> Rollouts:
+    return chosen(Rollouts, settings)
