@@ -1,71 +1,67 @@
 """Plant small faults in the heart, one at a time, and see whether a test notices.
 
-    python benchmarks/mutants.py --sample 200         # spaces/, methods/, search/, schedules.py
-    python benchmarks/mutants.py --sample 200 --only methods/equations.py
+    python benchmarks/mutants.py                      # spaces/, methods/, search/, schedules.py
+    python benchmarks/mutants.py --only methods/equations.py
     python benchmarks/mutants.py --list               # what would be planted
 
 A fault is another operator (+ for -, < for <=, and for or), a number one higher, a truth turned
-round, max for min, mean for sum, or a minus dropped. It is planted in a copy of the checkout, and
-the tests of its module run there (TESTS), the quickest first, until one fails. Docstrings, types
-and the words of errors are left alone. The sample is drawn by --seed; a longer one has the shorter
-in it. Rows are appended to --rows as JSON lines, and what has a row there is not run again. Printed
-at the end: the share of faults that a test noticed, and those that none did. EQUIVALENT lists
-faults that change nothing that can be seen, with the reason.
+round, max for min, mean for sum, or a minus dropped. Docstrings, types and the words of errors are
+left alone. Each is planted in a copy of the checkout, and the tests that execute its line run there
+until one fails. Which tests those are is measured first, by running all of TESTS under a tracer.
+
+Every fault has a row in --rows, by the file as planted: what a test noticed is not run again, what
+none did is, unless EQUIVALENT says that it changes nothing that can be seen, and why. Printed at
+the end: the share that a test noticed, and those that none did.
+
+One process imports torch and the like once. Each run of tests is a fork of it, which imports the
+package and the tests anew.
 """
 
 import argparse
 import ast
+import contextlib
+import gc
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 HEART = ("spaces", "methods", "search", "schedules.py")
+TESTS = (
+    "tests/spaces", "tests/methods", "tests/search", "tests/models", "tests/results",
+    "tests/training/test_optimiser.py", "tests/config/test_recipes.py", "tests/test_schedules.py",
+)  # fmt: skip
 COPIED = (
-    "daas_dist",
-    "configs",
-    "launch",
-    "slurm",
-    "tests",
-    "benchmarks",
-    "docs",
-    "pyproject.toml",
-)
-PATIENCE = 600
-"""Seconds of the tests of one fault, which may be that a loop never ends."""
-
-METHODS = (
-    "tests/methods/test_equations.py tests/methods/test_estimators.py "
-    "tests/methods/test_per_image.py tests/methods/test_plain_step.py tests/methods/test_darts.py "
-    "tests/methods/test_gdas.py tests/search/test_search.py tests/search/test_warmup.py "
-    "tests/config/test_reads.py tests/methods/test_conformance.py"
-)
-SEARCH = (
-    "tests/search/test_search.py tests/search/test_warmup.py tests/methods/test_plain_step.py "
-    "tests/config/test_reads.py tests/methods/test_conformance.py tests/whole/test_runs.py"
-)
-TESTS = {
-    "spaces/cells.py": "tests/spaces/test_space.py tests/methods/test_equations.py "
-    "tests/models/test_supernet.py tests/methods/test_darts.py tests/methods/test_gdas.py "
-    "tests/search/test_search.py",
-    "spaces/policy.py": "tests/spaces/test_policy.py tests/methods/test_estimators.py "
-    "tests/results/test_result.py tests/search/test_search.py",
-    "spaces/operations.py": "tests/spaces/test_augment.py tests/spaces/test_policy.py",
-    "spaces/color_jitter.py": "tests/spaces/test_color_jitter.py",
-    "schedules.py": "tests/test_schedules.py tests/training/test_optimiser.py "
-    "tests/config/test_recipes.py tests/methods/test_plain_step.py",
-    "search/budget.py": "tests/search/test_budget.py",
-}
-"""Lists tests by module; the others of a folder have METHODS or SEARCH."""
+    "daas_dist", "configs", "launch", "slurm", "tests", "benchmarks", "docs", "pyproject.toml",
+    "README.md",
+)  # fmt: skip
+IMPORTED = (
+    "hydra", "hypothesis", "matplotlib.pyplot", "numpy", "omegaconf", "scipy.optimize",
+    "scipy.stats", "torch", "torchvision.transforms.v2", "webdataset",
+)  # fmt: skip
+OPTIONS = (
+    "-q", "-p", "no:cacheprovider", "-m", "not long", "-p", "_hypothesis_pytestplugin",
+    "--hypothesis-seed=0", "-W", "ignore::pytest.PytestAssertRewriteWarning",
+)  # fmt: skip
+PATIENCE = 60
+"""Seconds that the tests of a fault may take beyond three times what they take without: its loops
+may never end."""
 
 EQUIVALENT: dict[str, str] = {}
 """Says, by "file: line as planted", why nothing can be seen of a fault."""
@@ -91,24 +87,27 @@ class Fault:
     """The line as planted."""
     source: str
     """The whole file as planted."""
+    statement: range
+    """The lines of the smallest statement around it, less its body; none outside of functions."""
 
     @property
     def key(self) -> str:
         return hashlib.sha256(f"{self.file}\n{self.source}".encode()).hexdigest()[:16]
 
     @property
-    def tests(self) -> list[str]:
-        other = METHODS if self.file.startswith("methods") else SEARCH
-        return TESTS.get(self.file, other).split()
+    def name(self) -> str:
+        return f"{self.file}: {self.text}"
 
 
 def faults(path: Path) -> Iterator[Fault]:
-    """Yield every fault that can be planted in a file, in its order."""
+    """Yield every fault that can be planted in a file."""
     source = path.read_text(encoding="utf-8")
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     data = source.encode()
+    tree = ast.parse(source)
+    statements = _statements(tree)
 
     def at(line: int, column: int) -> int:
         return starts[line - 1] + column
@@ -116,9 +115,10 @@ def faults(path: Path) -> Iterator[Fault]:
     def planted(line: int, start: int, end: int, new: str) -> Fault:
         whole = (data[:start] + new.encode() + data[end:]).decode()
         text = whole.splitlines()[line - 1].strip()
-        return Fault(str(path.relative_to(ROOT / "daas_dist")), line, text, whole)
+        file = str(path.relative_to(ROOT / "daas_dist"))
+        return Fault(file, line, text, whole, statements.get(line, range(0)))
 
-    for node in _looked_at(ast.parse(source)):
+    for node in _looked_at(tree):
         if isinstance(node, ast.BinOp | ast.Compare | ast.BoolOp):
             for left, operator, right in _operators(node):
                 if type(operator) not in SWAPS:
@@ -173,100 +173,238 @@ def _looked_at(tree: ast.AST) -> Iterator[ast.AST]:
                 yield from _looked_at(child)
 
 
-def drawn(seed: int, count: int, only: str | None) -> list[Fault]:
-    """Return the first `count` of all faults, in an order of the seed."""
-    package = ROOT / "daas_dist"
-    paths = [p for part in HEART for p in sorted((package / part).rglob("*.py"))]
-    paths.append(package / "schedules.py")
-    every = [fault for path in paths for fault in faults(path)]
-    if only:
-        every = [fault for fault in every if fault.file.startswith(only)]
-    every.sort(key=lambda f: hashlib.sha256(f"{seed} {f.key}".encode()).digest())
-    return every[:count]
+def _statements(tree: ast.AST) -> dict[int, range]:
+    """Return, by line of a function, the lines of its smallest statement, less its body."""
+    found: dict[int, range] = {}
+    for function in ast.walk(tree):
+        for top in function.body if isinstance(function, ast.FunctionDef) else []:
+            for node in ast.walk(top):  # the outer first
+                if isinstance(node, ast.stmt):
+                    last = node.end_lineno or node.lineno
+                    body: list[ast.stmt] = getattr(node, "body", [])
+                    head = range(node.lineno, body[0].lineno if body else last + 1)
+                    found |= dict.fromkeys(range(node.lineno, last + 1), head)
+    return found
 
 
-def run(fault: Fault, folder: Path) -> dict[str, object]:
-    """Tell whether a test noticed a fault, and which, as a row."""
-    target = folder / "daas_dist" / fault.file
-    whole = target.read_text(encoding="utf-8")
-    target.write_text(fault.source, encoding="utf-8")
-    began, noticed = time.monotonic(), ""
+@dataclass(eq=False)
+class Traced:
+    """What each test that passes executes of the heart, measured as pytest runs it."""
 
-    def told(test: str) -> str:
-        """Run one file of tests and return the first that fails, if one does."""
-        command = ["pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long", test]
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=folder, text=True, capture_output=True, timeout=PATIENCE,
-            env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        if failed:
-            return failed[0][:200]
-        return "" if done.returncode == 0 else f"{test}: status {done.returncode}"
+    package: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
+    now: set[tuple[str, int]] = field(default_factory=set)
 
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        file = frame.f_code.co_filename
+        if event == "call" and not file.startswith(self.package):
+            return None
+        self.now.add((file.removeprefix(self.package), frame.f_lineno))
+        return self
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.now = self.lines[item.nodeid]
+        sys.settrace(self)
+        result = yield
+        sys.settrace(None)
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.when == "setup":  # of what a module shares, all its tests see the outcome
+            self.lines[report.nodeid.split("::")[0]] |= self.now
+        if not report.passed:
+            self.seconds[report.nodeid] = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Tests in the order in which they are to run."""
+
+    names: Sequence[str]
+    failed: list[str] = field(default_factory=list)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        place = {name: n for n, name in enumerate(self.names)}
+        items[:] = sorted((i for i in items if i.nodeid in place), key=lambda i: place[i.nodeid])
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.pytest_runtest_logreport(report)
+
+    def pytest_runtest_logreport(self, report: pytest.CollectReport | pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def traced(folder: Path, file: str) -> tuple[dict[str, float], dict[str, set[tuple[str, int]]]]:
+    """Run a file of tests, and return the seconds and the lines of each that passes."""
+    tracer = Traced(f"{folder / 'daas_dist'}/")
+    pytest.main([*OPTIONS, file], [tracer])
+    passed = {name: round(s, 3) for name, s in tracer.seconds.items() if s < float("inf")}
+    return passed, {name: tracer.lines[name] | tracer.lines[file] for name in passed}
+
+
+def first_to_fail(folder: Path, fault: Fault, tests: Sequence[str]) -> str:
+    """Return the first of the tests that fails with a fault, or nothing."""
+    planted = folder / "daas_dist" / fault.file
+    planted.write_text(fault.source, encoding="utf-8")
+    time_of_its_own = int(fault.key[:7], 16)  # or another fault's bytecode would do
+    os.utime(planted, (time_of_its_own, time_of_its_own))
+    for file in dict.fromkeys(name.split("::")[0] for name in tests):
+        chosen = Chosen([name for name in tests if name.startswith(f"{file}::")])
+        status = pytest.main([*OPTIONS, "-x", file], [chosen])
+        if status:
+            return chosen.failed[0]
+    return ""
+
+
+FORK = multiprocessing.get_context("fork")
+
+
+def forked(patience: float, what: Callable[..., Any], *given: object) -> Any:
+    """Call `what` in a fork, at this process's copy of the checkout, and return what it returns;
+    an Exception if it does not end well or not within `patience` seconds."""
+    folder = Path.cwd()
+
+    def run() -> None:
+        os.setsid()
+        os.environ["PYTHONPATH"] = str(folder)
+        sys.path.insert(0, str(folder))
+        for descriptor in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        sender.send(what(folder, *given))
+
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=run)
+    process.start()
+    sender.close()
     try:
-        noticed = next(filter(None, map(told, fault.tests)), "")
-    except subprocess.TimeoutExpired:
-        noticed = f"no end within {PATIENCE} s"
+        return receiver.recv() if receiver.poll(patience) else TimeoutError(f"{patience:.0f} s")
+    except EOFError as error:
+        return error
     finally:
-        target.write_text(whole, encoding="utf-8")
+        process.join(1)
+        with contextlib.suppress(ProcessLookupError):  # also what its tests started
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+
+
+def trace(file: str) -> tuple[dict[str, float], dict[str, set[tuple[str, int]]]]:
+    told = forked(600, traced, file)
+    if isinstance(told, Exception):
+        raise RuntimeError(f"{file} did not run") from told
+    return told
+
+
+def plant(fault: Fault, tests: Sequence[str], seconds: float) -> dict[str, object]:
+    """Tell whether a test noticed a fault, and which, as a row."""
+    planted = Path("daas_dist", fault.file)
+    whole, began = planted.read_bytes(), time.monotonic()
+    told = forked(PATIENCE + 3 * seconds, first_to_fail, fault, tests)
+    planted.write_bytes(whole)
     return {
         "key": fault.key, "file": fault.file, "line": fault.line, "text": fault.text,
-        "noticed": noticed, "seconds": round(time.monotonic() - began, 1),
+        "noticed": repr(told) if isinstance(told, Exception) else told,
+        "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
+
+
+def reaching(fault: Fault, seconds: dict[str, float], lines: dict[str, Any]) -> list[str]:
+    """Return the tests that execute a fault's line, or any of its file where that is run at import,
+    or all where none does: those of a quick file first, in a file the quick first."""
+    wanted = {(fault.file, line) for line in fault.statement}
+    reach = [n for n in seconds if wanted & lines[n]]
+    reach = reach or [n for n in seconds if fault.file in {file for file, _ in lines[n]}]
+    reach = reach or [*seconds]
+    whole: dict[str, float] = defaultdict(float)
+    for name in reach:
+        whole[name.split("::")[0]] += seconds[name]
+    return sorted(reach, key=lambda n: (whole[n.split("::")[0]], n.split("::")[0], seconds[n]))
+
+
+def settle(parent: str) -> None:
+    """Give this process a copy of the checkout, and go there."""
+    folder = Path(parent, str(os.getpid()))
+    folder.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    os.chdir(folder)
+
+
+def rows_of(left: Sequence[Fault], tests: Sequence[str], workers: int) -> Iterator[dict[str, Any]]:
+    """Plant each fault, and yield its row as soon as it is known."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage twice a run
+    found = [p for t in tests for p in sorted((ROOT / t).rglob("test_*.py")) or [ROOT / t]]
+    files = [str(path.relative_to(ROOT)) for path in found]
+    seconds: dict[str, float] = {}
+    lines: dict[str, set[tuple[str, int]]] = {}
+    with (
+        tempfile.TemporaryDirectory() as parent,
+        ProcessPoolExecutor(workers, FORK, settle, (os.path.realpath(parent),)) as pool,
+    ):
+        for own_seconds, own_lines in pool.map(trace, files):
+            seconds |= own_seconds
+            lines |= own_lines
+        print(
+            f"{len(seconds)} tests of {len(files)} files take {sum(seconds.values()):.0f} s traced"
+        )
+        pending = []
+        for fault in left:
+            chosen = reaching(fault, seconds, lines)
+            pending.append(pool.submit(plant, fault, chosen, sum(seconds[n] for n in chosen)))
+        for future in as_completed(pending):
+            yield future.result()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sample", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="a file, or its folder, as methods/daas.py")
+    parser.add_argument("--only", default="", help="a file, or its folder, as methods/daas.py")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="those that may notice")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "mutants.jsonl")
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
-    chosen = drawn(given.seed, given.sample, given.only)
+    package = ROOT / "daas_dist"
+    paths = [
+        p for part in HEART for p in sorted((package / part).rglob("*.py")) or [package / part]
+    ]
+    every = [fault for path in paths for fault in faults(path)]
+    chosen = [fault for fault in every if fault.file.startswith(given.only)]
     if given.list:
         for fault in chosen:
             print(f"{fault.file}:{fault.line}: {fault.text}")
         return 0
-    lines = given.rows.read_text().splitlines() if given.rows.exists() else []
-    rows = {row["key"]: row for row in map(json.loads, lines)}
-    left = [fault for fault in chosen if fault.key not in rows]
-    with tempfile.TemporaryDirectory() as temporary:
-        folders = [Path(temporary) / str(n) for n in range(given.workers)]
-        for folder in folders:
-            for name in COPIED:
-                source = ROOT / name
-                ignored = shutil.ignore_patterns("__pycache__", "*.jsonl")
-                copy = shutil.copytree if source.is_dir() else shutil.copy
-                options = {"ignore": ignored} if source.is_dir() else {}
-                folder.mkdir(parents=True, exist_ok=True)
-                copy(source, folder / name, **options)  # type: ignore[operator]
-
-        def share(n: int) -> None:
-            for fault in left[n :: given.workers]:
-                row = run(fault, folders[n])
-                rows[fault.key] = row
-                with given.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"{'noticed' if row['noticed'] else 'SURVIVED'} {row['seconds']:6} s  "
-                      f"{fault.file}:{fault.line}: {fault.text}", flush=True)  # fmt: skip
-
-        with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(share, range(given.workers)))
-    told = [rows[fault.key] for fault in chosen]
-    survived = [row for row in told if not row["noticed"]]
-    unknown = [row for row in survived if f"{row['file']}: {row['text']}" not in EQUIVALENT]
-    counted = len(told) - (len(survived) - len(unknown))
-    print(
-        f"{counted - len(unknown)} of {counted} noticed; {len(survived) - len(unknown)} equivalent"
-    )
-    for row in unknown:
-        print(f"  {row['file']}:{row['line']}: {row['text']}")
+    written = given.rows.read_text().splitlines() if given.rows.exists() else []
+    rows = {row["key"]: row for row in map(json.loads, written)}
+    known = {key for key, row in rows.items() if row["noticed"]}
+    known |= {fault.key for fault in every if fault.key in rows and fault.name in EQUIVALENT}
+    left = [fault for fault in chosen if fault.key not in known]
+    for row in rows_of(left, given.tests, given.workers) if left else ():
+        rows[row["key"]] = row
+        with given.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{'noticed' if row['noticed'] else 'SURVIVED'} {row['seconds']:6} s  "
+              f"{row['file']}:{row['line']}: {row['text']}", flush=True)  # fmt: skip
+    kept = [rows[fault.key] for fault in every if fault.key in rows]
+    given.rows.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+    survived = [fault for fault in chosen if not rows[fault.key]["noticed"]]
+    unknown = [fault for fault in survived if fault.name not in EQUIVALENT]
+    seen, equivalent = len(chosen) - len(survived), len(survived) - len(unknown)
+    print(f"{seen} of {len(chosen) - equivalent} noticed; {equivalent} equivalent")
+    for fault in unknown:
+        print(f"  {fault.file}:{fault.line}: {fault.text}")
     return 1 if unknown else 0
 
 
