@@ -73,6 +73,9 @@ class Traced:
 
     package: str
     seconds: dict[str, float] = field(default_factory=dict)
+    """Of a processor, those of the processes that it starts among them."""
+    others: set[str] = field(default_factory=set)
+    """Tests that do not pass."""
     lines: dict[str, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
     now: set[tuple[str, int]] = field(default_factory=set)
 
@@ -85,18 +88,18 @@ class Traced:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self.now = self.lines[item.nodeid]
+        self.now, before = self.lines[item.nodeid], sum(os.times()[:4])
         sys.settrace(self)
         result = yield
         sys.settrace(None)
+        self.seconds[item.nodeid] = sum(os.times()[:4]) - before
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
         if report.when == "setup":  # of what a module shares, all its tests see the outcome
             self.lines[report.nodeid.split("::")[0]] |= self.now
         if not report.passed:
-            self.seconds[report.nodeid] = float("inf")
+            self.others.add(report.nodeid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +126,7 @@ def traced(folder: Path, file: str) -> tuple[dict[str, float], dict[str, set[tup
     """Run a file of tests, and return the seconds and the lines of each that passes."""
     tracer = Traced(f"{folder / 'daas_dist'}/")
     pytest.main([*OPTIONS, file], [tracer])
-    passed = {name: round(s, 3) for name, s in tracer.seconds.items() if s < float("inf")}
+    passed = {name: round(s, 3) for name, s in tracer.seconds.items() if name not in tracer.others}
     return passed, {name: tracer.lines[name] | tracer.lines[file] for name in passed}
 
 
