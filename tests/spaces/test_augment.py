@@ -233,6 +233,7 @@ def test_magnitudes_are_evenly_spaced_over_the_range(
 
 
 def test_the_sign_changes_geometric_operations_only() -> None:
+    assert {operation.name for operation in augment.TABLE if operation.signed} == {*GEOMETRIC}
     images = photographs(1, 3, 40, 40)
     for name in augment.NAMES:
         plus, minus = (apply_one(images, name, 7, s, "autoaugment") for s in (1, -1))
