@@ -88,7 +88,7 @@ def test_result_json_has_the_probabilities_of_operations_and_edges() -> None:
     logits: dict[str, Tensor] = made.logits(stream(0, "start"))
     logits["alpha"], logits["beta"] = 1e3 * logits["alpha"], 1e3 * logits["beta"]
     found = made.document(logits, made.memory())
-    alpha, beta = torch.tensor(found["alpha"]), torch.tensor(found["beta"])
+    alpha, beta = torch.tensor(found.alpha), torch.tensor(found.beta)
     assert alpha.shape == (2, 14, 7) and beta.shape == (2, 14)
     torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 14))
     odds = (logits["alpha"][1, 9, 4] - logits["alpha"][1, 9, 0]).exp()
