@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-
-EQUIVALENT: dict[str, str] = {}
-"""Says, by "file: line as planted", why nothing can be seen of a fault."""
+EQUIVALENT = {
+    line
+    for line in Path(__file__).with_name("equivalent_faults.txt").read_text("utf-8").splitlines()
+    if line and not line.startswith("#")
+}
+"""Faults of which nothing can be seen, as "file: line as planted"; why stands above each."""
 
 SWAPS = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),

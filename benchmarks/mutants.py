@@ -9,8 +9,8 @@ its line run there until one fails. Which tests those are is measured first, by 
 under a tracer.
 
 Every fault has a row in --rows, by the file as planted: what a test noticed is not run again, what
-none did is, unless faults.EQUIVALENT says why it changes nothing that can be seen. Printed at the
-end: the share that a test noticed, and those that none did.
+none did is, unless equivalent_faults.txt says why it changes nothing that can be seen. Printed at
+the end: the share that a test noticed, those that none did, and what is listed there for nothing.
 
 One process imports torch and the like once. Each run of tests is a fork of it, which imports the
 package and the tests anew.
@@ -306,6 +306,9 @@ def main() -> int:
     print(f"{seen} of {len(chosen) - equivalent} noticed; {equivalent} equivalent")
     for fault in unknown:
         print(f"  {fault.file}:{fault.line}: {fault.text}")
+    missed = {fault.name for fault in every if not rows.get(fault.key, {"noticed": ""})["noticed"]}
+    for name in sorted(EQUIVALENT - missed):
+        print(f"  equivalent_faults.txt: no such fault, or it was noticed: {name}")
     return 1 if unknown else 0
 
 

@@ -102,6 +102,8 @@ def test_the_rate_of_every_epoch_is_the_peers_formula(stage: str, recipe: str) -
 
 def test_a_schedule_by_epoch_keeps_its_rate_through_an_epoch_and_one_by_step_does_not() -> None:
     darts, wide = (schedule("train_cifar10", name) for name in ("none", "wide_resnet_40_2"))
+    plain = Schedule("cosine", 0.3, 13)  # by epoch, unless it is told
+    assert learning_rate(plain, 2.7) == learning_rate(plain, 2) != learning_rate(plain, 3)
     # 98 steps an epoch: the step's number over that has to land in its own epoch, every time.
     for step in range(2 * 98, 3 * 98):
         assert learning_rate(darts, step / 98) == learning_rate(darts, 2)
