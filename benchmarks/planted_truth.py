@@ -160,7 +160,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         [*KINDS[job["kind"]], *ESTIMATORS[job["estimator"]], *adam, *job["override"],
          f"seed={seed}", f"search.permute_rewards={str(job['null']).lower()}"]
     )  # fmt: skip
-    data = load_data(config)
+    data = load_data(config.data, config.seed, splits=2)
     train, test = data.train, data.test
     assert isinstance(train, Images) and isinstance(test, Images)
     if job["kind"] == "joint":

@@ -105,7 +105,7 @@ class Trial:
         overrides, _ = ESTIMATORS[job["estimator"]]
         rate = f"search.policy_optimizer.learning_rate={job['rate']}"
         config = configuration.load([*STAGE, *overrides, rate, f"seed={seed}"])
-        data = load_data(config)
+        data = load_data(config.data, config.seed, splits=2)
         train, test = data.train, data.test
         assert isinstance(train, Images) and isinstance(test, Images)
         train, val = split(train, 1 - config.data.val_share, seed)

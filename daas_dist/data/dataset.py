@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import ConfigError
 from daas_dist.config.rules import is_url, refuse
 from daas_dist.config.schema import Data
 from daas_dist.data import (
@@ -37,7 +37,7 @@ from daas_dist.data import (
     split,
     workers_for,
 )
-from daas_dist.data.enough import check_batch, check_classes
+from daas_dist.data.enough import Use, check_batch, check_classes
 from daas_dist.data.images import too_dark
 from daas_dist.data.manifest import MANIFEST
 from daas_dist.data.remote import Absent, NotFetched
@@ -76,36 +76,42 @@ class DataSet:
     """Where they are from, as the user named it."""
 
 
-def load_data_in_turn(config: Config, mesh: Mesh) -> DataSet:
+def load_data_in_turn(data: Data, seed: int, use: Use, mesh: Mesh) -> DataSet:
     """load_data on every rank; what has to be downloaded is there before the others look. Rank 0
     shows how far it is."""
-    if config.data.download and not mesh.leads:
+    if data.download and not mesh.leads:
         mesh.barrier()
     with shown() if mesh.leads else nullcontext(silent) as report:
-        data = load_data(config, report)
-    check_batch(config, len(data.train), len(data.test))
-    if config.data.download and mesh.leads:
+        loaded = load_data(data, seed, use.splits, report)
+    check_batch(data, use, len(loaded.train), len(loaded.test))
+    if data.download and mesh.leads:
         mesh.barrier()
-    return data
+    return loaded
 
 
-def load_data(config: Config, report: Report = silent) -> DataSet:
-    """The images that data.* names, limited as it says. ValueError where they are too few."""
-    data = config.data
+def load_data(data: Data, seed: int, splits: int = 1, report: Report = silent) -> DataSet:
+    """The images that data.* names, limited as it says. ValueError where they are too few.
+
+    splits: into how many the stage splits the training images (enough.Use).
+    """
     if data.name == "stream":
         return _streams(data)
-    found = _shards(config) if data.name == "shards" else _in_memory(config, report)
+    found = _shards(data, seed) if data.name == "shards" else _in_memory(data, seed, report)
     train, test = (
-        part if count is None else limit(part, min(count, len(part)), config.seed, key)
+        part if count is None else limit(part, min(count, len(part)), seed, key)
         for part, count, key in zip(
             found, (data.limit, data.test_limit), ("data.limit", "data.test_limit"), strict=True
         )
     )
-    check_classes(config, found, train)
-    warnings = (*_check_cache(config, train, test), *train.account.remarks, *_twice(train, test))
+    check_classes(data, splits, found, train)
+    warnings = (
+        *_check_cache(data, splits, train, test),
+        *train.account.remarks,
+        *_twice(train, test),
+    )
     mean, std = (data.mean, data.std)
     if mean is None or std is None:
-        some = _some(train, config.seed, report)
+        some = _some(train, seed, report)
         warnings = (*warnings, *(too_dark(some.images) if isinstance(train, Shards) else ()))
         mean, std = map(list, measure(some))
     return DataSet(train, test, mean, std, warnings, data.root or "")
@@ -121,8 +127,7 @@ def _twice(train: ImageSet, test: ImageSet) -> tuple[str, ...]:
     return (f"{pictures(count)} of testing are in training too, with the same bytes",) * (count > 0)
 
 
-def _in_memory(config: Config, report: Report) -> tuple[Images, Images]:
-    data = config.data
+def _in_memory(data: Data, seed: int, report: Report) -> tuple[Images, Images]:
     if data.name == "fashion_mnist":
         train, test = (fashion_mnist(data.root, part, data.download) for part in (True, False))
     elif data.name in ("cifar10", "cifar100"):
@@ -138,7 +143,7 @@ def _in_memory(config: Config, report: Report) -> tuple[Images, Images]:
             size=data.size,
             channels=data.channels,
             max_bad_files=data.max_bad_files,
-            seed=config.seed,
+            seed=seed,
             report=report,
         )
     return train, test
@@ -166,10 +171,9 @@ def split_search(images: Source, share: float, seed: int) -> tuple[Source, Sourc
     return images.split(share) if isinstance(images, Stream) else split(images, share, seed)
 
 
-def _shards(config: Config) -> tuple[Shards, Shards]:
+def _shards(data: Data, seed: int) -> tuple[Shards, Shards]:
     """(train, test). Without shards of test images, a fifth of each class is put aside for it.
     Both read pictures of more than 8 bits alike."""
-    data = config.data
     if data.root is None or data.size is None:
         raise ConfigError("data=shards needs data.root and data.size")
 
@@ -189,7 +193,7 @@ def _shards(config: Config) -> tuple[Shards, Shards]:
     parts = _remote_parts if is_url(data.root) else _local_parts
     train, test = parts(data.root, data.val_root, opened)
     if test is None:
-        stays = put_aside(train.labels, train.classes, config.seed, "split", "data.val_root")
+        stays = put_aside(train.labels, train.classes, seed, "split", "data.val_root")
         train, test = train.take(stays), train.take(~stays)
     elif test.classes != train.classes:
         raise ConfigError(
@@ -199,7 +203,7 @@ def _shards(config: Config) -> tuple[Shards, Shards]:
     bits = max((part.bits for part in (train, test) if part.bits is not None), default=None)
     train, test = replace(train, bits=bits), replace(test, bits=bits)
     if data.images_per_class is not None:
-        train = train.take(limit_classes(train, data.images_per_class, config.seed))
+        train = train.take(limit_classes(train, data.images_per_class, seed))
     return train, test
 
 
@@ -239,9 +243,8 @@ def _cache(data: Data, url: str) -> Cache:
     return Cache(url, data.cache, int(data.cache_gb * 1e9))
 
 
-def _check_cache(config: Config, *sets: ImageSet) -> tuple[str, ...]:
+def _check_cache(data: Data, splits: int, *sets: ImageSet) -> tuple[str, ...]:
     """A warning if every epoch downloads shards again. ConfigError if every batch would."""
-    data = config.data
     if data.cache is None:
         return ()
     within = Path(data.cache).absolute()
@@ -259,8 +262,7 @@ def _check_cache(config: Config, *sets: ImageSet) -> tuple[str, ...]:
             f"{few}, and the whole set is shuffled, so most images are downloaded for themselves; "
             "set data.shuffle_window to read few shards at a time, or raise data.cache_gb",
         )
-    # A search reads two splits, each in an order of its own.
-    count = data.shuffle_window * (2 if config.kind == "search" else 1)
+    count = data.shuffle_window * splits  # each is read in an order of its own
     needed = sum(sorted(gb.values())[-count:])
     if needed > data.cache_gb:
         refuse(
