@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from daas_dist.config.schema import Data
 from daas_dist.data import ImageSet
-from daas_dist.data.images import count_classes
 from daas_dist.data.words import pictures
 
 CARVED = ("folder", "shards")
@@ -30,13 +29,13 @@ def check_classes(
 
     found: (train, test) before data.limit; train: what that leaves.
     """
-    counts = count_classes(train)
+    counts = train.counts()
     least = counts.index(min(counts))
     if splits == 1 or counts[least] >= splits:
         return
-    before, aside = count_classes(found[0])[least], 0
+    before, aside = found[0].counts()[least], 0
     if data.val_root is None and data.name in CARVED:
-        aside = count_classes(found[1])[least]
+        aside = found[1].counts()[least]
     limited = counts[least] < before
     told = [f"class {train.classes[least]!r} has {pictures(before + aside)}"]
     told += [f"of which {aside} put aside to test on"] if aside else []

@@ -15,7 +15,6 @@ from daas_dist.config import Config, Frozen
 from daas_dist.data.dataset import (
     DataSet,
     load_data_in_turn,
-    split_search,
     tell_read,
     tell_replaced,
 )
@@ -74,7 +73,7 @@ def run_search(config: Config, report: Report | None = None) -> Path:
     with at_work(config, Frozen(config), arrange, report=report) as job:
         use = Use(2, "search.batch_size", settings.batch_size)
         data = load_data_in_turn(config.data, config.seed, use, job.mesh)
-        train, val = split_search(data.train, 1 - config.data.val_share, config.seed)
+        train, val = data.train.split(1 - config.data.val_share, config.seed)
         fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
         network = build_network(config, len(train.classes))
         if job.mesh.data > 1 and config.mesh.norm == "synchronised":

@@ -13,7 +13,7 @@ from own_pictures import picture, tree
 from rich.console import Console
 
 from daas_dist.config import load
-from daas_dist.data import Images, dataset, folder, split
+from daas_dist.data import Images, dataset, folder
 from daas_dist.data.dataset import load_data_in_turn, tell_read
 from daas_dist.data.enough import check_batch
 from daas_dist.data.sharding import build, command, sources
@@ -186,7 +186,7 @@ def test_a_class_that_is_too_small_is_counted_before_it_is_split(
 def test_with_test_pictures_of_its_own_two_of_a_class_do(tmp_path: Path) -> None:
     root, tests = tree(tmp_path / "p", {"a": 2, "b": 4}), tree(tmp_path / "t", {"a": 1, "b": 1})
     data = load_images(load([*SEARCH, f"data.root={root}", f"data.val_root={tests}"]))
-    train, val = dataset.split_search(data.train, 0.5, 0)
+    train, val = data.train.split(0.5, 0)
     assert isinstance(train, Images) and isinstance(val, Images)
     assert torch.bincount(train.labels).tolist() == torch.bincount(val.labels).tolist() == [1, 2]
     tree(tmp_path / "q", {"a": 1, "b": 4})
@@ -210,7 +210,7 @@ def test_many_classes_of_two_can_be_put_aside_from(tmp_path: Path) -> None:
     learns, tests = folder(tmp_path, size=8)
     assert (len(learns), len(tests)) == (10, 10)
     with pytest.raises(ValueError, match="class '0' has 1 picture here"):
-        split(learns, 0.5, 0)
+        learns.split(0.5, 0)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from whole_runs import needs_fashion_mnist
 from daas_dist.config import Config, ConfigError
 from daas_dist.config import compose as door
 from daas_dist.data import Cache, open_shards, remote
-from daas_dist.data import split as split_set
 from daas_dist.data.cache import FOLDER as ANYBODY_S
 from daas_dist.data.dataset import DataSet, open_feed
 from daas_dist.data.manifest import MANIFEST, DataError, Manifest, parse
@@ -108,7 +107,7 @@ def config(root: str, *more: str) -> Config:
 def batches(config: Config, data: DataSet, steps: int = 12) -> list[torch.Tensor]:
     """As a search reads them: two splits, in an order each."""
     assert isinstance(data.train, Shards)
-    train, val = split_set(data.train, 0.5, config.seed)
+    train, val = data.train.split(0.5, config.seed)
     feed = open_feed(
         config.data,
         {"weights": train, "policy": val},
