@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daas_dist.documents.results import EvidenceTables, Gains
 from daas_dist.methods.estimators import Evidence
 from daas_dist.methods.interface import POLICY, Logits, policy_logits
 from daas_dist.spaces.cells import INPUTS, KINDS, NODES, OPERATIONS, edges_into
@@ -62,23 +63,19 @@ def _edge_entropy(beta_CE: Tensor) -> float:
     return sum(_mean_entropy(beta_CE[:, edges_into(j)]) for j in nodes) / NODES
 
 
-def evidence_json(evidence: Evidence) -> dict[str, Any]:
-    """Mean advantage and standard error, null where a choice was never drawn."""
+def evidence_tables(evidence: Evidence) -> EvidenceTables:
+    """Return mean advantage and standard error, None where a choice was never drawn."""
 
     def finite(value: Tensor) -> Any:
         if value.ndim:
             return [finite(part) for part in value]
         return float(value) if bool(value.isfinite()) else None
 
-    tables = {
-        "operation": evidence.operation(),
-        "applied": evidence.applied(),
-        "magnitude": evidence.magnitude(),
-    }
-    return {
-        name: {"mean": finite(mean), "standard_error": finite(error)}
-        for name, (mean, error) in tables.items()
-    }
+    operation, applied, magnitude = (
+        Gains(*map(finite, table))
+        for table in (evidence.operation(), evidence.applied(), evidence.magnitude())
+    )
+    return EvidenceTables(operation, applied, magnitude)
 
 
 def of_architecture(logits: Logits, tau: float | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from daas_dist.data.dataset import (
 from daas_dist.data.enough import Use
 from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh, choose_data, share_batches
-from daas_dist.documents import lines
+from daas_dist.documents import lines, results
 from daas_dist.documents.escaping import told
 from daas_dist.documents.metrics import SearchRow
 from daas_dist.documents.run import PROVENANCE
@@ -35,7 +34,7 @@ from daas_dist.results.searched import load_genotype, load_policy
 from daas_dist.rng import stream
 from daas_dist.runs import checkpoint, stopping
 from daas_dist.runs.job import Job, Report, at_work, load_together
-from daas_dist.runs.log import METRICS, write_json
+from daas_dist.runs.log import METRICS
 from daas_dist.search import findings
 from daas_dist.search.steps import Search, SearchData
 
@@ -184,26 +183,14 @@ class _Silent:
 
 
 def _finish(search: Search, data: DataSet, job: Job) -> None:
-    config, run_dir = search.config, job.run_dir
-    result = findings.result(search)
-    result["data"] = {
-        "name": config.data.name,
-        "classes": list(data.train.classes),
-        "mean": data.mean,
-        "std": data.std,
-        "shape": list(data.train.shape),
-        "bits": data.train.bits,
-    }
+    run_dir = job.run_dir
     (row,), _ = lines.last(run_dir / METRICS, SearchRow.parse, 1)
-    result["telemetry"]["val_accuracy"] = row.val_accuracy
-    result["config"] = asdict(config)
-    made = PROVENANCE.read(run_dir)
-    assert made is not None
-    result["provenance"] = asdict(made)
     policy = search.policy()
     if policy is not None:
         shown = data.train.central(torch.arange(8))
-        Samples.draw(shown, policy.apply, stream(config.seed, "samples")).save(run_dir)
-    write_json(run_dir / "result.json", result)
+        Samples.draw(shown, policy.apply, stream(search.config.seed, "samples")).save(run_dir)
+    made_by = PROVENANCE.read(run_dir)
+    assert made_by is not None
+    results.write(run_dir, findings.result(search, data, row.val_accuracy, made_by))
     assert job.log is not None
     job.log.finish("DONE")

@@ -6,6 +6,7 @@ the other. training.py has one network's training, engine/ its step.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -18,16 +19,24 @@ from daas_dist.data.enough import Use
 from daas_dist.distributed.cut import Cut, cut
 from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.documents import lines, results
 from daas_dist.documents import run as documents
 from daas_dist.documents.metrics import TrainingRow, best_accuracy
-from daas_dist.documents.results import EVALUATION
+from daas_dist.documents.results import (
+    COMPARISON,
+    EVALUATION,
+    KEPT,
+    ComparedRow,
+    Comparison,
+    SearchResult,
+)
 from daas_dist.documents.run import CUT
 from daas_dist.report.watch import plain_line
-from daas_dist.results.searched import read
+from daas_dist.results.searched import load
 from daas_dist.rng import Part
 from daas_dist.runs import checkpoint
 from daas_dist.runs.job import PROVENANCE, Job, Report, at_work, load_together
-from daas_dist.runs.log import RunLog, read_metrics, write_json
+from daas_dist.runs.log import METRICS, RunLog
 from daas_dist.runs.stopping import REASONS
 from daas_dist.training import engine, outcome
 from daas_dist.training.loop import Training
@@ -68,12 +77,12 @@ def run_training(config: Config, report: Report | None = None) -> Path:
             job.log.start()
             tell_read(data, job.log)
         rows = [Row(*each) for each in product(settings.compare, settings.seeds)]
-        done: dict[int, dict[str, Any]] = {}
+        done: dict[int, ComparedRow] = {}
         for i in range(len(rows)) if together else job.mesh.mine(len(rows)):
             trained = _train(config, data, rows[i], job, team, shared)
-            if trained is None:
+            if trained is False:
                 break
-            if team.leads:
+            if isinstance(trained, ComparedRow):
                 done[i] = trained
             if job.log is not None:
                 _write_comparison(config, job, done)
@@ -88,29 +97,29 @@ def run_training(config: Config, report: Report | None = None) -> Path:
         return job.run_dir
 
 
-def _found(config: Config) -> dict[str, Any] | None:
+def _found(config: Config) -> SearchResult | None:
     """Return what the found rows train: train.result, with the policy of train.policy_result if
     given."""
     if config.train.result is None:
         return None
-    searched = read(config.train.result)
+    searched = load(config.train.result).document
     if config.train.policy_result is not None:
-        searched["policy"] = read(config.train.policy_result)["policy"]
+        searched = replace(searched, policy=load(config.train.policy_result).document.policy)
     return searched
 
 
-def _keep(searched: dict[str, Any], run_dir: Path) -> None:
+def _keep(searched: SearchResult, run_dir: Path) -> None:
     """A copy of the search's result, since a comparison is of one architecture and one policy.
 
     ConfigError where the run directory has trainings of another.
     """
-    kept = run_dir / "search.json"
-    if not kept.exists():
-        write_json(kept, searched)
-    elif any(read(kept)[part] != searched[part] for part in ("genotype", "policy")):
+    kept = KEPT.read(run_dir)
+    if kept is None:
+        KEPT.write(run_dir, searched)
+    elif (kept.genotype, kept.policy) != (searched.genotype, searched.policy):
         raise ConfigError(
             f"{run_dir} holds trainings of another architecture or policy than train.result has "
-            f"now ({kept} has theirs); set run_dir to a new folder"
+            f"now ({run_dir / KEPT.file} has theirs); set run_dir to a new folder"
         )
 
 
@@ -131,17 +140,17 @@ def _cut(settings: Train, job: Job, team: Mesh) -> Cut:
     return cut(settings.batch_size, micro_batch, part)
 
 
-def _write_comparison(config: Config, job: Job, done: Mapping[int, dict[str, Any]]) -> None:
+def _write_comparison(config: Config, job: Job, done: Mapping[int, ComparedRow]) -> None:
     job.check_ours()
-    rows = [{key: done[i][key] for key in outcome.COMPARED} for i in sorted(done)]
-    document = {"schema": 1, "kind": "training", "search": config.train.result, "rows": rows}
-    write_json(job.run_dir / "comparison.json", document)
+    rows = [done[i] for i in sorted(done)]
+    search = config.train.result
+    COMPARISON.write(job.run_dir, Comparison(schema=1, kind="training", search=search, rows=rows))
 
 
 def _train(
     config: Config, data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut
-) -> dict[str, Any] | None:
-    """The row's result.json, {} where another rank writes it, None if it was stopped."""
+) -> ComparedRow | bool:
+    """The row of the comparison, True where another rank writes it, False if it was stopped."""
     folder = job.run_dir / "trainings" / row.name
     training = Training(config, data, row, team, cut, job.device)
     saved = load_together(team, folder / "checkpoints")
@@ -158,8 +167,8 @@ def _train(
             if record is not None:
                 record.save(metrics)
             if metrics is None:
-                return None
-    return {} if record is None else record.finish()
+                return False
+    return True if record is None else record.finish()
 
 
 class Record:
@@ -185,19 +194,22 @@ class Record:
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
 
-    def finish(self) -> dict[str, Any]:
-        """The weights, and result.json."""
-        average = self.training.average
-        weights = {
-            "weights": outcome.write_weights(self.folder / outcome.LAST, self.training.network),
-            "weights_best": outcome.described(self.folder / outcome.BEST),
-            "weights_ema": None
-            if average is None
-            else outcome.write_weights(self.folder / outcome.EMA, average.module),
-        }
-        epochs = read_metrics(self.folder)
-        last = EVALUATION.read(self.folder)
-        assert last is not None
-        result = outcome.document(self.config, self.training, epochs, last, weights)
-        write_json(self.folder / "result.json", result)
-        return result
+    def finish(self) -> ComparedRow:
+        """The weights, and result.json; its row of the comparison."""
+        network, average = self.training.network, self.training.average
+        ema = None
+        if average is not None:
+            ema = outcome.write_weights(self.folder / outcome.EMA, average.module)
+        tested = EVALUATION.read(self.folder)
+        assert tested is not None
+        result = outcome.result(
+            self.config,
+            self.training,
+            epochs=lines.read(self.folder / METRICS, TrainingRow.parse)[0],
+            tested=tested,
+            weights=outcome.write_weights(self.folder / outcome.LAST, network),
+            weights_best=outcome.described(self.folder / outcome.BEST),
+            weights_ema=ema,
+        )
+        results.write(self.folder, result)
+        return result.compared()

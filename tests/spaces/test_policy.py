@@ -59,7 +59,7 @@ def test_draws_occurrence_and_derived_weights_agree(parameters: str) -> None:
     torch.testing.assert_close(choice.magnitude_KOM.sum(-1), choice.applied_KO)
     policy = gamma.derive("autoaugment")
     torch.testing.assert_close(policy.weights(), choice.applied_KO)
-    assert Policy.from_json(policy.to_json()) == policy
+    assert Policy.from_document(policy.to_document()) == policy
 
 
 def test_entropy_is_that_of_the_enumerated_distribution() -> None:

@@ -137,10 +137,10 @@ def test_another_search_is_not_mixed_into_trainings_that_are_there(
         f"train.result={results.save(tmp_path)}", f"run_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert cli.main(words) == 0
-    results.save(tmp_path, provenance={"host": "another"})
+    results.save(tmp_path, config={"seed": 9})
     assert cli.main(words) == 0
     other = random_genotype(stream(1, "test"))
-    results.save(tmp_path, genotype=other.to_json())
+    results.save(tmp_path, genotype=results.plain(other))
     assert cli.main(words) == 2
     assert "another architecture or policy than train.result" in capfd.readouterr().err
 
