@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from ranks import in_ranks
+from rank_processes import in_ranks
 from torch import Tensor
 
 from daas_dist import config as configuration
