@@ -116,17 +116,17 @@ def main() -> int:
         check.name
         for part, checks in chosen.items()
         for check in checks
-        if not _ended(part, check, until, file, given.again)
+        if not ended(part, check, until, file, given.again)
     ]
     print(f"\nleft for another call: {', '.join(left) or 'nothing'}")
     return 0
 
 
-def _ended(part: str, check: Check, until: float, file: File, again: list[str]) -> bool:
+def ended(part: str, check: Check, until: float, file: File, again: list[str]) -> bool:
     """Make a check, if it has not ended before and there is time; tell whether it has ended."""
-    ended = file.ended().get(check.name)
-    if ended is not None and check.name not in again:
-        print(f"\n{part}: {check.name}: {ended} before")
+    before = file.ended().get(check.name)
+    if before is not None and check.name not in again:
+        print(f"\n{part}: {check.name}: {before}, in an earlier call")
         return True
     left = (until - time.monotonic()) / 60
     if left < (LEAST if check.resumes else check.minutes):
@@ -134,7 +134,7 @@ def _ended(part: str, check: Check, until: float, file: File, again: list[str]) 
     minutes = min(left, check.minutes)
     print(f"\n{part}: {check.name} (at most {minutes:.0f} minutes)", flush=True)
     words = [sys.executable, *sys.argv, "--check", check.name, "--alone", f"{60 * minutes:.0f}"]
-    status = _within(words, 60 * minutes)
+    status = within(words, 60 * minutes)
     if status is None and not check.resumes:
         file.add(check.name, "", {"end": f"{LATE}: {check.minutes} minutes"})
     elif status not in (0, None, UNFINISHED):  # it ended before it could say why
@@ -142,7 +142,7 @@ def _ended(part: str, check: Check, until: float, file: File, again: list[str]) 
     return check.name in file.ended()
 
 
-def _within(command: list[str], seconds: float) -> int | None:
+def within(command: list[str], seconds: float) -> int | None:
     """Run a command; return its exit status, or None if it took too long. What it has started ends
     with it, and it with this process."""
     process = subprocess.Popen(command, start_new_session=True)

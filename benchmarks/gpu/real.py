@@ -16,7 +16,7 @@ SEARCH_MINUTES = 40
 """A search has as many epochs, up to 50, as fit in this at the pace of a trial's joint phase."""
 SPARE = 45.0
 """Seconds of a check in which a run starts, and saves when it is stopped."""
-SEARCH = ["stage=search_fashion", "search.log_every=10"]
+SEARCH = ["stage=search_fashion"]
 FULL = ["data.limit=50000", "model.channels=16", "model.cells=8", "search.checkpoint_every=390"]
 QUICK = ["data.limit=256", "model.channels=4", "model.cells=3"]
 TRAIN = ["stage=train_fashion", "data.test_limit=null", "train.seeds=[0,1]"]
@@ -47,20 +47,25 @@ def search(settings: Settings) -> Rows:
         raise Unfinished(f"the search is at step {rows[-1]['step']}")
     found = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     for kind, cell in found["genotype"].items():
-        yield f"found {kind}", {"": str(cell)}
+        yield f"found {kind}", {"pairs": " ".join(f"{name}-{source}" for name, source in cell)}
 
 
 def _progress(row: dict[str, Any]) -> Values:
-    names = ("epoch", "train_loss", "val_accuracy", "images_per_second", "seconds")
+    names = ("epoch", "train_loss", "val_loss", "val_accuracy", "images_per_second")
     return {name: row[name] for name in names}
 
 
 def _epochs(words: list[str], run_dir: Path, settings: Settings) -> tuple[list[str], float]:
     """Epochs of warm-up and of the joint phase, as settings; images a second of the latter."""
-    minutes = 0.2 if settings.quick else 1.5
-    own = ["search.warmup_epochs=0", f"stop_after_minutes={minutes}", f"run_dir={run_dir}"]
-    _run([*words, *own], settings)
-    pace = float(read_metrics(run_dir)[-1]["images_per_second"])
+    minutes = 0.4 if settings.quick else 1.5
+    own = ["search.warmup_epochs=0", "search.log_every=1", f"stop_after_minutes={minutes}"]
+    _run([*words, *own, f"run_dir={run_dir}"], settings)
+    rows = read_metrics(run_dir)
+    rows = rows[len(rows) // 2 :]  # the first half warms up, and records
+    if len(rows) < 2:
+        raise Unfinished("the trial was too short")
+    images = (rows[-1]["step"] - rows[0]["step"]) * 64
+    pace = images / (rows[-1]["time"] - rows[0]["time"])
     fits = int(SEARCH_MINUTES * 60 * pace / 25_000)
     total = 2 if settings.quick else max(2, min(50, fits))
     warm_up = max(1, 2 * total // 5)
@@ -94,7 +99,7 @@ def _run(words: list[str], settings: Settings) -> None:
         given.append(f"stop_after_minutes={minutes:.2f}")
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, "-m", "daas_dist", "run", *given]
+    command = [sys.executable, "-m", "daas_dist", *given]
     done = subprocess.run(command, env=environment, text=True, stderr=subprocess.PIPE)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])

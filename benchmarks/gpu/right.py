@@ -26,6 +26,7 @@ from daas_dist.config.method_names import methods
 from daas_dist.distributed.connect import connect
 from daas_dist.distributed.mesh import Mesh, share_batches
 from daas_dist.methods.interface import Contribution
+from daas_dist.methods.passes import flat
 from daas_dist.rng import stream
 from daas_dist.runs import checkpoint
 from daas_dist.runs.job import be_deterministic
@@ -175,7 +176,7 @@ def operations(settings: Settings) -> Rows:
         for number, operation in enumerate(augment.TABLE):
             function = partial(_operated, number, drawn)
             name = f"{operation.name}, {'grey' if channels == 1 else 'colour'}"
-            yield attempt(name, _apart, function, images, settings.device)
+            yield attempt(name, pixels_apart, function, images, settings.device)
     floats = torch.rand(count, 3, side, side, generator=stream(2, "pixels"))
     pixels = (floats * 255).to(torch.uint8)
     mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
@@ -185,7 +186,7 @@ def operations(settings: Settings) -> Rows:
         ("normalise", lambda i: augment.normalise(i, mean, std), pixels),
     ]
     for name, function, given in others:
-        yield attempt(name, _apart, function, given, settings.device)
+        yield attempt(name, pixels_apart, function, given, settings.device)
 
 
 def _operated(number: int, drawn: tuple[Tensor, Tensor, Tensor], images: Tensor) -> Tensor:
@@ -194,7 +195,9 @@ def _operated(number: int, drawn: tuple[Tensor, Tensor, Tensor], images: Tensor)
     return torch.cat(results)
 
 
-def _apart(function: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> Values:
+def pixels_apart(
+    function: Callable[[Tensor], Tensor], images: Tensor, device: torch.device
+) -> Values:
     here, there = function(images), function(images.to(device)).cpu()
     differ = (here.double() - there.double()).abs()
     return {
@@ -264,33 +267,30 @@ def ranks(settings: Settings) -> Rows:
     """One process against two on the same device, by gloo: architectures dealt (the same bits), and
     batches shared (another rounding)."""
     for way in ("daas", "ours"):
-        alone = _in_ranks(1, WAYS[way], settings, 1)[0]
+        (alone,) = _in_ranks(1, WAYS[way], settings, 1)
         for name, data in ((way, 1), (f"{way}, mesh.data=2", 2)):
             yield attempt(name, _on_two, WAYS[way], settings, data, alone)
 
 
-def _on_two(words: Sequence[str], settings: Settings, data: int, alone: list[Any]) -> Values:
+@dataclass(frozen=True)
+class End:
+    """All that a rank's checkpoint would hold, and θ of it."""
+
+    state: list[Any]
+    theta: Tensor
+
+
+def _on_two(words: Sequence[str], settings: Settings, data: int, alone: End) -> Values:
     first, second = _in_ranks(2, words, settings, data)
     return {
-        "ranks agree": same(first, second),
-        "same bits as one": same(first, alone),
-        "apart": _apart_in_all(first, alone),
+        "ranks agree": same(first.state, second.state),
+        "same bits as one": same(first.state, alone.state),
+        "θ apart": _error(first.theta, alone.theta),
     }
 
 
-def _apart_in_all(own: Sequence[Any], other: Sequence[Any]) -> float:
-    """‖a - b‖ / ‖b‖ over all tensors of floating point."""
-    pairs = [
-        (a.double(), b.double())
-        for a, b in zip(own, other, strict=True)
-        if isinstance(b, Tensor) and b.is_floating_point()
-    ]
-    apart = sum(float((a - b).square().sum()) for a, b in pairs)
-    return (apart / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
-
-
-def _in_ranks(world: int, words: Sequence[str], settings: Settings, data: int) -> list[list[Any]]:
-    """What a search is on each rank after some steps. A process that has used CUDA cannot fork."""
+def _in_ranks(world: int, words: Sequence[str], settings: Settings, data: int) -> list[End]:
+    """Where a search is on each rank after some steps. A process that has used CUDA cannot fork."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -309,7 +309,7 @@ def _of_rank(
     settings: Settings,
     data: int,
     threads: int,
-) -> list[Any]:
+) -> End:
     torch.set_num_threads(threads)
     be_deterministic()
     if world > 1:
@@ -324,6 +324,6 @@ def _of_rank(
 
     on_gpu = patch.object(Mesh, "gather_arch", on_device) if settings.on_gpu else nullcontext()
     with on_gpu:
-        found = leaves(_go(_start([*words, f"mesh.data={data}"], settings, mesh), STEPS // 2))
+        search = _go(_start([*words, f"mesh.data={data}"], settings, mesh), STEPS // 2)
     mesh.close()
-    return found
+    return End(leaves(search), flat(search.theta).detach().cpu())

@@ -104,13 +104,13 @@ class File:
             return
         if list(values) != self.columns:
             self.columns = list(values)
-            print(f"  {'':<28}" + "".join(f"{name:>{_width(name)}}" for name in values))
+            print(f"  {'':<34}" + " ".join(f"{name:>{_width(name)}}" for name in values))
         shown = (f"{told(value):>{_width(name)}}" for name, value in values.items())
-        print(f"  {row:<28}" + "".join(shown), flush=True)
+        print(f"  {row:<34}" + " ".join(shown), flush=True)
 
 
 def _width(name: str) -> int:
-    return max(len(name), 9) + 2
+    return max(len(name), 9) + 1
 
 
 def told(value: Value) -> str:
