@@ -104,7 +104,7 @@ def at_work(
     if device == "cpu":
         keep_freed_memory()
     if settings.deterministic:
-        _be_deterministic()
+        be_deterministic()
     # Where a rank waits in vain its watchdog is to speak first, not the backend.
     arrival = timedelta(minutes=settings.patience_minutes)
     patience = 2 * arrival if exchanges else timedelta(days=90)
@@ -174,7 +174,7 @@ def _choose_device(name: str) -> str:
     return name
 
 
-def _be_deterministic() -> None:
+def be_deterministic() -> None:
     """Kernels that add in one order only; an operation that has none raises and names itself."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True)

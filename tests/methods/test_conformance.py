@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from golden import digest
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from torch import Tensor
 from torch.autograd import forward_ad
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from small_problem import POLICIES, XI, linear_softmax, small_problem, train_gradient
 from torch import Tensor
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import torch
 from loading import load_images
-from ranks import in_ranks
+from rank_processes import in_ranks
 from torch import Tensor
 
 from daas_dist import config as configuration

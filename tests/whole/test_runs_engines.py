@@ -15,7 +15,7 @@ import pytest
 import torch
 from damage import flip_middle
 from loading import load_images
-from ranks import forks, in_processes
+from rank_processes import forks, in_processes
 from safetensors.torch import load_file
 from torture import _same_bits as same_bits  # pyright: ignore[reportPrivateUsage]
 from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
