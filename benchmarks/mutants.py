@@ -64,7 +64,7 @@ PATIENCE = 60
 """Seconds of a processor that the tests of a fault may take beyond three times those that they take
 without it: its loops may never end."""
 ENOUGH = 20
-"""Seconds of tests that a fault gets, the quickest: what only the slow notice is not noticed."""
+"""Seconds of tests that a fault gets: what none of those notices is not noticed."""
 
 
 @dataclass(eq=False)
@@ -209,18 +209,18 @@ def plant(fault: Fault, tests: Sequence[str], seconds: float) -> dict[str, objec
 
 
 def reaching(fault: Fault, seconds: dict[str, float], lines: dict[str, Any]) -> list[str]:
-    """Return the quickest tests that execute a fault's line, or any of its file where that is run
-    at import, or all where none does: of a quick file first, in a file the quick first."""
+    """Return the tests that execute a fault's line; where none does, as it is run at import, those of
+    the files that execute any of its file, or all. Some that are quick and execute little else."""
     wanted = {(fault.file, line) for line in fault.statement}
     reach = [n for n in seconds if wanted & lines[n]]
-    reach = reach or [n for n in seconds if fault.file in {file for file, _ in lines[n]}]
-    reach = sorted(reach or seconds, key=lambda n: seconds[n])
+    if not reach:
+        any_line = {n.split("::")[0] for n in seconds if fault.file in {f for f, _ in lines[n]}}
+        reach = [n for n in seconds if n.split("::")[0] in any_line]
+    reach = sorted(reach or seconds, key=lambda n: seconds[n] * len(lines[n]))
     before = accumulate((seconds[n] for n in reach), initial=0.0)
-    quick = [name for name, begun in zip(reach, before, strict=False) if begun < ENOUGH]
-    whole: dict[str, float] = defaultdict(float)
-    for name in quick:
-        whole[name.split("::")[0]] += seconds[name]
-    return sorted(quick, key=lambda n: (whole[n.split("::")[0]], n.split("::")[0]))
+    chosen = [name for name, begun in zip(reach, before, strict=False) if begun < ENOUGH]
+    files = [name.split("::")[0] for name in chosen]
+    return sorted(chosen, key=lambda n: files.index(n.split("::")[0]))
 
 
 def settle(parent: str) -> None:
