@@ -209,8 +209,9 @@ def plant(fault: Fault, tests: Sequence[str], seconds: float) -> dict[str, objec
 
 
 def reaching(fault: Fault, seconds: dict[str, float], lines: dict[str, Any]) -> list[str]:
-    """Return the tests that execute a fault's line; where none does, as it is run at import, those of
-    the files that execute any of its file, or all. Some that are quick and execute little else."""
+    """Return the tests that execute a fault's line; where none does, as it is run at import, all of
+    the files that execute some of its file. Of them, those that are quick and execute little else.
+    """
     wanted = {(fault.file, line) for line in fault.statement}
     reach = [n for n in seconds if wanted & lines[n]]
     if not reach:
