@@ -173,7 +173,7 @@ def _affine(
     sheared = _uniform(generator, 2 * count, -shear, shear).view(count, 2)
 
     def change(image: Tensor, n: int) -> Tensor:
-        place = [round(float(moved[n, 0]) * width), round(float(moved[n, 1]) * height)]
+        place = [float(moved[n, 0] * width), float(moved[n, 1] * height)]
         return tv.affine(
             image, float(turned[n]), place, float(sized[n]), sheared[n].tolist(), BILINEAR
         )

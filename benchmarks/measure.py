@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import plain
@@ -131,13 +131,26 @@ class Work(TorchDispatchMode):
         return result
 
 
-def launches(step: Callable[[], object]) -> int:
-    """How many kernels run on the GPU, copies and fills left out."""
+class Launches(NamedTuple):
+    """kernels: that run on the GPU, copies and fills left out. calls: that launch one, or a graph
+    of many."""
+
+    kernels: int
+    calls: int
+
+
+def launches(step: Callable[[], object]) -> Launches:
+    """Count what a step sends to the GPU."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         step()
-    on_gpu = [e for e in profile.events() or () if e.device_type.name == "CUDA"]
-    return sum(not re.match("Mem(cpy|set)", event.name) for event in on_gpu)
+        torch.cuda.synchronize()
+    events = profile.events() or ()
+    names = [event.name for event in events if event.device_type.name == "CUDA"]
+    return Launches(
+        sum(not re.match("Mem(cpy|set)", name) for name in names),
+        sum(bool(re.match("cu(da)?(LaunchKernel|GraphLaunch)", event.name)) for event in events),
+    )
 
 
 # --- What the machine can do ---------------------------------------------------------------------
@@ -163,11 +176,28 @@ def dense_convolution(batch: int, device: torch.device) -> float:
     return batch * 64 * 64 * 9 * 32 * 32 / seconds
 
 
+def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Multiply-adds a second of a product of two square matrices."""
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    return size**3 / _least_seconds(lambda: a @ b, device)
+
+
 def copy(device: torch.device) -> float:
     """Bytes a second, read and written, of a copy of 256 MiB."""
     there = torch.zeros(2**26, device=device)
     here = torch.empty_like(there)
     return 2 * 2**28 / _least_seconds(lambda: here.copy_(there), device)
+
+
+def small_call(device: torch.device) -> float:
+    """Seconds of an operator that has next to nothing to do, one of many."""
+    number = torch.zeros(1, device=device)
+
+    def run() -> None:
+        for _ in range(1000):
+            number.add_(1)
+
+    return _least_seconds(run, device) / 1000
 
 
 # --- Memory --------------------------------------------------------------------------------------

@@ -225,6 +225,13 @@ def rounds(
     return measured
 
 
+def warm_up(variants: dict[str, Steps]) -> None:
+    """Make what is not measured: kernels are chosen, libraries loaded, operations recorded."""
+    for name, variant in variants.items():
+        for _ in range(RECORDING_STEPS if name in ON_GPU else 1):
+            variant.step()
+
+
 def peak_memory(name: str, arguments: argparse.Namespace, batch: int) -> int:
     """Bytes over idle, in a process of its own."""
     command = [sys.executable, __file__, "--memory", name, "--batch", str(batch)]
@@ -250,11 +257,11 @@ def measure_batch(batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
     names = [*VARIANTS, *(ON_GPU if on_gpu else ())]
     variants = {name: build(name, overrides, device) for name in names}
     exact = {n: Gradients(v) for n, v in variants.items() if isinstance(v, Search | PlainSearch)}
-    rounds(variants, RECORDING_STEPS if on_gpu else 1, device)  # warm-up
+    warm_up(variants)
     measured = rounds(variants, arguments.rounds, device)
     warming = {name: build(name, [*overrides, *WARM_UP], device) for name in names}
     if on_gpu:
-        rounds(warming, RECORDING_STEPS, device)
+        warm_up(warming)
     warm = rounds(warming, min(WARM_UP_ROUNDS, arguments.rounds), device)
     works = {name: work_of(variants[name]) for name in VARIANTS}
     found: dict[str, Any] = {
@@ -319,7 +326,7 @@ def show(found: dict[str, Any]) -> None:
             f"{name:<15}{adds / 1e9:.2f} G multiply-adds, {adds / seconds / 1e9:.2f} G/s, "
             f"{adds / seconds / dense:.1%} of the convolution; about {moved / 1e9:.2f} GB, "
             f"{moved / seconds / 1e9:.2f} GB/s, {moved / seconds / copied:.0%} of the copy"
-            + (f"; {of['launches']} launches" if of["launches"] is not None else "")
+            + ("; {} kernels by {} launches".format(*of["launches"]) if of["launches"] else "")
         )
     warm = (f"{n} {spread(of['warm_up_seconds'])}" for n, of in variants.items())
     print(f"a warm-up step, seconds: {', '.join(warm)}")

@@ -1,6 +1,6 @@
 """A configuration as values: written to config.yaml, read back, compared."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from daas_dist.config.rules import ConfigError, shown
 from daas_dist.config.schema import Config
 from daas_dist.config.schema_keys import flat
 from daas_dist.documents.files import read
+from daas_dist.documents.writing import write_text
 
 MOST_FROZEN = 1 << 20
 """Bytes of a config.yaml, which has 4,000: a larger one may unfold to any size."""
@@ -77,6 +78,24 @@ def difference(a: Config, b: Config) -> dict[str, str]:
         for key in before
         if before[key] != after[key] and key not in HOW
     }
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A configuration as a run directory keeps it: what keeps it need not see its keys."""
+
+    _config: Config
+
+    def write(self, path: Path) -> None:
+        write_text(path, to_yaml(self._config))
+
+    def changes(self, path: Path) -> dict[str, str]:
+        """Compare it with the one that was written to `path`; returns their difference."""
+        return difference(load_frozen(path), self._config)
+
+    def allows(self, key: str) -> bool:
+        """Tell whether a resume may go on with another value of `key`, or with other data."""
+        return key in self._config.resume.allow
 
 
 def first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ Axes: C candidates, O operations, K slots. All slots have the same weights: wher
 stands was not seen to matter.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from daas_dist.documents.results import Learned
 from daas_dist.methods import shown
@@ -76,7 +77,8 @@ class Momentum(Protocol):
 class Design(NamedTuple):
     """Holds what rollouts have said: decayed sums over candidates, each centred in its rollout."""
 
-    count: float
+    degrees: float
+    """Of freedom."""
     xx_OO: Tensor
     xy_O: Tensor
     yy: float
@@ -89,7 +91,7 @@ class Design(NamedTuple):
     def add(self, x_CO: Tensor, gain_C: Tensor, keep: float) -> "Design":
         x, y = (part.double() - part.double().mean(0) for part in (x_CO, gain_C))
         return Design(
-            keep * self.count + len(x) - 1,
+            keep * self.degrees + len(x) - 1,
             keep * self.xx_OO + x.T @ x,
             keep * self.xy_O + x.T @ y,
             keep * self.yy + float(y @ y),
@@ -108,8 +110,8 @@ class Design(NamedTuple):
                 precision = self.xx_OO / noise + eye / prior
                 mean_O = torch.linalg.solve(precision, self.xy_O / noise)
                 fit = (self.yy - float(self.xy_O @ mean_O)) / noise
-                size = self.count * torch.tensor(noise).log() + len(eye) * torch.tensor(prior).log()
-                likelihood = -0.5 * (fit + float(size) + float(torch.logdet(precision)))
+                size = self.degrees * math.log(noise) + len(eye) * math.log(prior)
+                likelihood = -0.5 * (fit + size + float(torch.logdet(precision)))
                 if best is None or likelihood > best[0]:
                     best = likelihood, mean_O, precision
         assert best is not None
@@ -224,16 +226,13 @@ class Rollouts:
         self, memory: Memory, i: int, gradient: Weights, rate: float
     ) -> tuple[Weights, Weights]:
         """Return weights and momentum of a copy after a step as θ's optimiser makes it."""
-        settings, by_theta = self.weights, {n: g.clone() for n, g in gradient.items()}
-        clip_grads_with_norm_(
-            by_theta.values(),  # type: ignore[arg-type]
-            settings.clip,
-            get_total_norm(by_theta.values()),
-        )
+        settings = self.weights
+        norm = get_total_norm(gradient.values())
+        clipped = (settings.clip / (norm + 1e-6)).clamp(max=1.0)  # nn.utils.clip_grad_norm_
         weights, momentum = {}, {}
-        for name, grad in by_theta.items():
+        for name, grad in gradient.items():
             before = memory["weights"][name][i].to(grad)
-            pull = grad + settings.weight_decay * before
+            pull = clipped * grad + settings.weight_decay * before
             momentum[name] = settings.momentum * memory["momentum"][name][i].to(grad) + pull
             weights[name] = before - rate * momentum[name]
         return weights, momentum

@@ -30,8 +30,8 @@ def entropies(logits: Logits, parameters: str) -> dict[str, float | None]:
 
 @torch.no_grad()
 def operation_share(logits: Logits) -> dict[str, dict[str, float]] | None:
-    """Return the expected share of each operation over the edges that β would keep on average, over
-    all edges without β; None where no architecture is searched.
+    """Return the expected share of each operation over the edges that β would keep on average, each
+    into a node as likely without β; None where no architecture is searched.
 
     α may have a `none` beside the operations, whose share is what is missing to 1.
     """

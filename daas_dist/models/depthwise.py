@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+REGROUPED = ("cpu",)
+"""The devices whose kernels want it."""
+
 
 class Depthwise(nn.Conv2d):
     """A depthwise convolution that keeps the side (or halves it), kernel 3 or 5, dilation 1 or 2.
@@ -36,8 +39,9 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         slow = self.kernel_size[0] > 3 or self.dilation[0] > 1
-        plain = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if not slow or not plain or torch.compiler.is_compiling():
+        device = input.device.type
+        regrouped = device in REGROUPED and not torch.is_autocast_enabled(device)
+        if not slow or not regrouped or torch.compiler.is_compiling():
             return super().forward(input)
         result = _Depthwise.apply(input, self.weight, self.stride[0], self.dilation[0])
         return result  # type: ignore[no-any-return]

@@ -7,12 +7,15 @@ the other. training.py has one network's training, engine/ its step.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import Config, ConfigError, Frozen
+from daas_dist.config.schema import Train
 from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
+from daas_dist.data.enough import Use
 from daas_dist.distributed.cut import Cut, cut
 from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh
@@ -53,32 +56,40 @@ def run_training(config: Config, report: Report | None = None) -> Path:
     """
     # A wrong file fails here, before anything is written.
     searched = _found(config)
-    together = config.engine.name in engine.SHARING
-    with at_work(config, exchanges=together, report=report) as job:
+    together, settings = config.engine.name in engine.SHARING, config.train
+
+    def arrange(mesh: Mesh, _: timedelta) -> Mesh:
+        if together:  # what the ranks cannot share is refused here
+            cut(settings.batch_size, settings.micro_batch, Part(mesh.rank, mesh.world))
+        return mesh
+
+    frozen = Frozen(config)
+    with at_work(config, frozen, arrange, exchanges=together, report=report) as job:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))
         team = job.mesh if together else Mesh()
-        shared = _cut(job, team)
-        data = load_data_in_turn(config, job.mesh)
+        shared = _cut(settings, job, team)
+        use = Use(1, "train.batch_size", settings.batch_size)
+        data = load_data_in_turn(config.data, config.seed, use, job.mesh)
         sha256 = data.train.digest()
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
             tell_read(data, job.log)
-        rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
+        rows = [Row(*each) for each in product(settings.compare, settings.seeds)]
         done: dict[int, ComparedRow] = {}
         for i in range(len(rows)) if together else job.mesh.mine(len(rows)):
-            trained = _train(data, rows[i], job, team, shared)
+            trained = _train(config, data, rows[i], job, team, shared)
             if trained is False:
                 break
             if isinstance(trained, ComparedRow):
                 done[i] = trained
             if job.log is not None:
-                _write_comparison(job, done)
+                _write_comparison(config, job, done)
         done = {i: row for part in job.mesh.gather(done) for i, row in part.items()}
         why = job.mesh.highest(job.stop.asked())
         if job.log is not None:
-            _write_comparison(job, done)
+            _write_comparison(config, job, done)
             if len(done) == len(rows):
                 job.log.finish("DONE")
             else:
@@ -112,10 +123,10 @@ def _keep(searched: SearchResult, run_dir: Path) -> None:
         )
 
 
-def _cut(job: Job, team: Mesh) -> Cut:
+def _cut(settings: Train, job: Job, team: Mesh) -> Cut:
     """Return how the ranks share a batch. Where train.micro_batch is null the first start decides,
     as another number of ranks would otherwise go on with another batch norm."""
-    settings, part = job.config.train, Part(team.rank, team.world)
+    part = Part(team.rank, team.world)
 
     def first() -> str:
         began = (job.run_dir / PROVENANCE).exists()
@@ -129,21 +140,23 @@ def _cut(job: Job, team: Mesh) -> Cut:
     return cut(settings.batch_size, micro_batch, part)
 
 
-def _write_comparison(job: Job, done: Mapping[int, ComparedRow]) -> None:
+def _write_comparison(config: Config, job: Job, done: Mapping[int, ComparedRow]) -> None:
     job.check_ours()
     rows = [done[i] for i in sorted(done)]
-    search = job.config.train.result
+    search = config.train.result
     COMPARISON.write(job.run_dir, Comparison(schema=1, kind="training", search=search, rows=rows))
 
 
-def _train(data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut) -> ComparedRow | bool:
+def _train(
+    config: Config, data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut
+) -> ComparedRow | bool:
     """The row of the comparison, True where another rank writes it, False if it was stopped."""
-    config, folder = job.config, job.run_dir / "trainings" / row.name
+    folder = job.run_dir / "trainings" / row.name
     training = Training(config, data, row, team, cut, job.device)
     saved = load_together(team, folder / "checkpoints")
     if saved is not None:
         training.load(*saved)
-    record = Record(job, training, folder) if team.leads else None
+    record = Record(config, job, training, folder) if team.leads else None
     replaced = 0
     with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
         while training.epoch < config.train.epochs:
@@ -161,9 +174,9 @@ def _train(data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut) -> ComparedR
 class Record:
     """What one rank writes of a row, in trainings/<row>."""
 
-    def __init__(self, job: Job, training: Training, folder: Path) -> None:
-        self.job, self.training, self.folder = job, training, folder
-        self.log = RunLog(folder, job.config.tensorboard)
+    def __init__(self, config: Config, job: Job, training: Training, folder: Path) -> None:
+        self.config, self.job, self.training, self.folder = config, job, training, folder
+        self.log = RunLog(folder, config.tensorboard)
         self.log.truncate_after(training.epoch, "epoch")
 
     def save(self, metrics: dict[str, Any] | None) -> None:
@@ -190,7 +203,7 @@ class Record:
         tested = EVALUATION.read(self.folder)
         assert tested is not None
         result = outcome.result(
-            self.job.config,
+            self.config,
             self.training,
             epochs=lines.read(self.folder / METRICS, TrainingRow.parse)[0],
             tested=tested,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from ranks import forks, in_processes
+from rank_processes import forks, in_processes
 
 from daas_dist.distributed.connect import connect
 from daas_dist.distributed.faults import NotConnected, PeerLost

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from torch import Tensor
 
 from daas_dist.distributed.deal import assign, deal, sums, total

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from small_networks import forward_mode
 from torch import Tensor, nn
 

@@ -19,7 +19,7 @@ import torch
 import trained_rows
 from found_results import drawn, mixed_policy
 from images import fashion, from_pil, photographs, to_pil
-from ranks import forks, in_processes
+from rank_processes import forks, in_processes
 from torch import Tensor
 
 from daas_dist import cli

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from golden import digest
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -40,8 +40,11 @@ WAYS = {
     "darts": ("method=darts",),
     "darts, first order": ("method=darts", "search.xi=0"),
     "gdas": ("method=gdas",),
-    "rollouts": ("method=rollouts", "model=small", "search.candidates=4", "search.rollout_steps=2"),
-}
+    "rollouts": (
+        "method=rollouts", "search.target=policy", "model=small", "search.candidates=4",
+        "search.rollout_steps=2",
+    ),
+}  # fmt: skip
 SHORT = ("paper", "natural", "architecture", "policy", "darts", "gdas", "rollouts")
 ways = pytest.mark.parametrize("words", WAYS.values(), ids=WAYS)
 ways_of_minutes = pytest.mark.parametrize(

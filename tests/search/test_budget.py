@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from scipy.optimize import LinearConstraint, milp
 from test_search import TINY, images
 from torch import Tensor

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from golden import digest
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 
 from daas_dist import config as configuration
 from daas_dist.data import Images, Read

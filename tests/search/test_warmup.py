@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from found_results import PAPER, mixed_policy
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from torch import Tensor
 
 from daas_dist import config as configuration

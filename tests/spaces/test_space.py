@@ -13,13 +13,16 @@ from daas_dist.rng import stream
 from daas_dist.spaces.cells import (
     DARTS_V2,
     EDGES,
+    EVERYTHING,
     OPERATIONS,
     Genotype,
     cell_from_choice,
     derive,
     edge_indices,
     edges_into,
+    in_words,
     operation_indices,
+    path_of,
     random_genotype,
 )
 
@@ -135,7 +138,10 @@ def test_edges_are_kept_by_beta_and_operations_by_alpha_alone() -> None:
 
 
 def test_indices_and_pairs_are_two_forms_of_one_cell() -> None:
-    """DARTS_V2's reduction cell: node 2 reads edges 0 and 1, node 3 edges 3 and 4, and so on."""
+    """DARTS_V2 (DARTS genotypes.py): into node 2 stand edges 0 and 1, into node 3 2 to 4, and so
+    on."""
+    assert edge_indices(DARTS_V2.normal) == [0, 1, 2, 3, 5, 6, 9, 11]
+    assert operation_indices(DARTS_V2.normal) == [3, 3, 3, 3, 2, 3, 2, 5]
     assert edge_indices(DARTS_V2.reduce) == [0, 1, 3, 4, 5, 7, 10, 11]
     assert operation_indices(DARTS_V2.reduce) == [0, 0, 0, 2, 0, 2, 0, 2]
     kept_E = torch.zeros(14, dtype=torch.bool)
@@ -143,6 +149,15 @@ def test_indices_and_pairs_are_two_forms_of_one_cell() -> None:
     operation_E = torch.full((14,), 5)
     operation_E[edge_indices(DARTS_V2.reduce)] = torch.tensor(operation_indices(DARTS_V2.reduce))
     assert cell_from_choice(kept_E, operation_E) == DARTS_V2.reduce
+
+
+def test_a_path_is_told_in_words_unless_it_has_more_pairs_than_edges() -> None:
+    words = in_words(path_of(DARTS_V2))
+    assert words.startswith("normal: sep_conv_3x3 from 0, sep_conv_3x3 from 1, sep_conv_3x3 from 0")
+    assert words.endswith("; " + f"reduce: {DARTS_V2.in_words('reduce')}")
+    one_an_edge = tuple((edge, edge % 7) for edge in range(14))  # GDAS' most
+    assert in_words((one_an_edge, ())).count(" from ") == 14
+    assert in_words((one_an_edge, EVERYTHING[0])) == "" == in_words(EVERYTHING)
 
 
 # ---------------------------------------------------------------- drawing

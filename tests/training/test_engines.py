@@ -9,7 +9,7 @@ from unittest.mock import patch
 import found_results as results
 import pytest
 import torch
-from ranks import forks, in_ranks
+from rank_processes import forks, in_ranks
 from small_trainings import Trained, doubled, load, start, steps, train
 from torch import Tensor, nn
 from whole_runs import needs_fashion_mnist

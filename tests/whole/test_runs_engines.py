@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from damage import flip_middle
-from ranks import forks, in_processes
+from loading import load_images
+from rank_processes import forks, in_processes
 from safetensors.torch import load_file
 from torture import _same_bits as same_bits  # pyright: ignore[reportPrivateUsage]
 from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
@@ -22,7 +23,6 @@ from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
 from daas_dist import config as configuration
 from daas_dist.config.rules import ConfigError
 from daas_dist.data import Images
-from daas_dist.data.dataset import load_data
 from daas_dist.documents import checked
 from daas_dist.documents.found import GenotypeDocument
 from daas_dist.models.network import Network
@@ -87,7 +87,7 @@ def test_a_row_leaves_its_weights_and_what_they_are(peaceful: Path) -> None:
         genotype, said["channels"], said["cells"], said["classes"],
         said["in_channels"], said["stem"], said["auxiliary"],
     )  # fmt: skip
-    images = load_data(configuration.load(words())).test
+    images = load_images(configuration.load(words())).test
     assert isinstance(images, Images)
     inputs = augment.normalise(
         images.central(torch.arange(60)), result["data"]["mean"], result["data"]["std"]

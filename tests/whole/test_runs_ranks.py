@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import forks, in_processes, in_ranks
+from rank_processes import forks, in_processes, in_ranks
 from test_search import TINY, images
 from torture import same
 from whole_runs import column, needs_fashion_mnist

@@ -9,13 +9,13 @@ import found_results as results
 import pytest
 import torch
 from damage import flip_middle
+from loading import load_images
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 import daas_dist
 from daas_dist import cli
 from daas_dist import config as configuration
 from daas_dist.data import Images
-from daas_dist.data.dataset import load_data
 from daas_dist.rng import stream
 from daas_dist.runs import checkpoint
 from daas_dist.runs.log import read_metrics
@@ -83,7 +83,7 @@ def test_a_recipe_on_a_fixed_network_runs_at_its_rates_and_is_evaluated_as_it_sa
     rates = column(folder / "metrics.jsonl", "learning_rate")
     assert rates == pytest.approx([0.1 * 1.5, 0.1 * 2.5, curve], rel=1e-12)
 
-    data = load_data(config)
+    data = load_images(config)
     assert isinstance(data.test, Images)
     trained = daas_dist.load(folder / "result.json")
     images = augment.normalise(data.test.central(torch.arange(96)), data.mean, data.std)

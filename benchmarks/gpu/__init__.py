@@ -1,0 +1,1 @@
+"""The parts of benchmarks/on_gpu.py."""
