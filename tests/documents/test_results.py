@@ -9,7 +9,7 @@ import fake_run
 import found_results
 import pytest
 import trained_rows
-from found_results import mixed_policy, plain
+from found_results import drawn, mixed_policy, plain
 
 from daas_dist.documents import Damaged, results
 from daas_dist.documents.results import COMPARISON, KEPT, SearchResult, TrainedResult
@@ -36,7 +36,8 @@ SEARCHED = {
     "config": {"stage": "search_fashion", "search": {"xi": None, "batch_size": 16}},
     "provenance": fake_run.provenance("fashion"),
 }  # fmt: skip
-"""As it was written when nothing was typed, each key of it."""
+"""As it was written when nothing was typed, each key of it, and magnitude_probabilities, null where
+a policy draws no magnitudes."""
 
 
 def trained() -> dict[str, Any]:
@@ -56,12 +57,16 @@ def trained() -> dict[str, Any]:
     return ordered | {"weights": file, "weights_best": file, "weights_ema": None} | tail
 
 
-@pytest.mark.parametrize("value", [SEARCHED, trained()], ids=["search", "trained"])
+@pytest.mark.parametrize(
+    "value",
+    [SEARCHED, SEARCHED | {"policy": plain(drawn(mixed_policy()))}, trained()],
+    ids=["search", "drawn magnitudes", "trained"],
+)
 def test_a_result_is_written_again_byte_for_byte(tmp_path: Path, value: dict[str, Any]) -> None:
     path, before = tmp_path / "result.json", json.dumps(value, indent=2) + "\n"
     path.write_text(before)
     result = results.read(path)
-    assert isinstance(result, SearchResult if value is SEARCHED else TrainedResult)
+    assert isinstance(result, SearchResult if value["kind"] == "search" else TrainedResult)
     results.write(tmp_path, result)
     assert path.read_text() == before
 
@@ -91,9 +96,11 @@ def test_a_training_keeps_a_copy_and_compares_what_its_rows_say(tmp_path: Path) 
 
 
 def test_a_result_of_before_all_of_this_was_noted_is_read(tmp_path: Path) -> None:
-    path = found_results.save(tmp_path)
+    policy = plain(mixed_policy())
+    assert policy.pop("magnitude_probabilities") is None
+    path = found_results.save(tmp_path, policy=policy)
     result = results.read(path)
-    assert isinstance(result, SearchResult)
+    assert isinstance(result, SearchResult) and result.policy == mixed_policy().to_document()
     assert (result.telemetry, result.provenance, result.data.bits) == (None, None, 16)
 
 
