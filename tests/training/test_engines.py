@@ -20,7 +20,6 @@ from daas_dist.data.inputs import Inputs
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.models.network import Network
 from daas_dist.rng import Part
-from daas_dist.runs.stopping import Stop
 from daas_dist.spaces import operations as augment
 from daas_dist.training import rows
 from daas_dist.training.engine import Alone, Passed
@@ -194,7 +193,7 @@ def test_every_test_image_is_counted_once(world: int) -> None:
     def task(mesh: Mesh) -> Any:
         with doubled():
             training = start(config, data, mesh)
-            tested = training.evaluate(training.network, lambda: None, Stop())
+            tested = training.evaluate(training.network, lambda: None, lambda: "")
         return tested, training.tested.central(torch.arange(len(training.tested)))
 
     told = in_ranks(world, task)
@@ -307,7 +306,8 @@ def test_the_running_mean_of_the_weights_is_the_closed_form() -> None:
         assert training.average is not None
         averaged = training.average.module
         tested = [
-            training.evaluate(each, lambda: None, Stop()) for each in (training.network, averaged)
+            training.evaluate(each, lambda: None, lambda: "")
+            for each in (training.network, averaged)
         ]
         return seen, averaged.state_dict(), tested
 
