@@ -103,7 +103,8 @@ def main() -> None:
             parser.error(f"--networks {text}: expected a network; key=value goes before it")
     torch.set_num_threads(1)
     mesh = connect("cuda" if torch.cuda.is_available() else "cpu")
-    data = load_data(configuration.load([*STAGE, RANDOM, *arguments.overrides]))
+    config = configuration.load([*STAGE, RANDOM, *arguments.overrides])
+    data = load_data(config.data, config.seed)
     if arguments.side:
         assert isinstance(data.train, Images)
         data = dataclasses.replace(data, train=smaller(data.train, arguments.side))

@@ -41,12 +41,12 @@ from webdataset.compat import WebDataset
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import make_imagenet
 
-from daas_dist.data import Batches, Crop, Feed, Order, open_shards
+from daas_dist.data import Crop, Feed, Plan, open_shards
 from daas_dist.data.crops import Parts
 from daas_dist.data.decode import quiet
 from daas_dist.data.manifest import ROW, Manifest, Shard, publish
 from daas_dist.data.sharding import build, sources
-from daas_dist.rng import WHOLE, stream
+from daas_dist.rng import stream
 
 SIZE, BATCH = 224, 64
 IMAGENET, PER_SHARD = 1_281_167, 1250
@@ -86,12 +86,10 @@ def bare(root: Path, keep: bool) -> Iterator[Tensor]:
 def ours(root: Path, workers: int) -> Iterator[Tensor]:
     """(b) The reader of a search."""
     images = open_shards(root, size=SIZE, channels=3)
-    batches = Batches(len(images), BATCH, random.randrange(1000), "train")
-    steps = batches.steps_per_epoch
-    crop = Crop(0, True, (0.08, 1.0))
-    orders = {"train": Order(images, batches)}
-    feed = Feed(orders, crop, 0, part=WHOLE, steps=steps, workers=workers)
-    for step in range(steps):
+    seed, crop = random.randrange(1000), Crop(0, True, (0.08, 1.0))
+    plan = Plan(batch_size=BATCH, epochs=1, seed=seed, crop=crop, workers=workers)
+    feed = Feed({"train": images}, plan)
+    for step in range(feed.batches.steps_per_epoch):
         yield feed.batch(step)["train"].images
 
 
@@ -162,11 +160,10 @@ def starts(folder: Path, workers: int) -> tuple[float, float]:
     for place in (0.0, 7.5):
         began = time.perf_counter()
         images = open_shards(folder, size=SIZE, channels=3)
-        batches = Batches(len(images), BATCH, 0, "train")
-        step = int(place * batches.steps_per_epoch)
-        orders = {"train": Order(images, batches)}
-        feed = Feed(orders, Crop(0, True, (0.08, 1.0)), 0, part=WHOLE, steps=10**9, workers=workers)
-        feed.batch(step)
+        crop = Crop(0, True, (0.08, 1.0))
+        plan = Plan(batch_size=BATCH, epochs=100, seed=0, crop=crop, workers=workers)
+        feed = Feed({"train": images}, plan)
+        feed.batch(int(place * feed.batches.steps_per_epoch))
         seconds.append(time.perf_counter() - began)
     return seconds[0], seconds[1]
 

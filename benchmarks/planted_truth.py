@@ -32,7 +32,7 @@ from torchvision.transforms.v2.functional import resize
 from daas_dist import config as configuration
 from daas_dist import models
 from daas_dist.config import Config
-from daas_dist.data import Batches, Images, split
+from daas_dist.data import Batches, Images
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.passes import Batch
@@ -160,7 +160,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         [*KINDS[job["kind"]], *ESTIMATORS[job["estimator"]], *adam, *job["override"],
          f"seed={seed}", f"search.permute_rewards={str(job['null']).lower()}"]
     )  # fmt: skip
-    data = load_data(config)
+    data = load_data(config.data, config.seed, splits=2)
     train, test = data.train, data.test
     assert isinstance(train, Images) and isinstance(test, Images)
     if job["kind"] == "joint":
@@ -168,7 +168,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         train, test = smaller(train, side), smaller(test, side)
         if operation == NOTHING:
             train, test = full_range(train), full_range(test)
-    train, val = split(train, 1 - config.data.val_share, config.seed)
+    train, val = train.split(1 - config.data.val_share, config.seed)
     every = JOINT.get(operation, 1) if job["kind"] == "joint" else 1
     val = planted(val, operation, seed, "val", every)
     test = planted(test, operation, seed, "test")

@@ -35,7 +35,7 @@ from planted_truth import NOTHING, STRENGTHS, planted, policy_of, read, train_sm
 
 from daas_dist import config as configuration
 from daas_dist.config import Config
-from daas_dist.data import Images, split
+from daas_dist.data import Images
 from daas_dist.data.dataset import load_data
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.estimators import Evidence
@@ -105,10 +105,10 @@ class Trial:
         overrides, _ = ESTIMATORS[job["estimator"]]
         rate = f"search.policy_optimizer.learning_rate={job['rate']}"
         config = configuration.load([*STAGE, *overrides, rate, f"seed={seed}"])
-        data = load_data(config)
+        data = load_data(config.data, config.seed, splits=2)
         train, test = data.train, data.test
         assert isinstance(train, Images) and isinstance(test, Images)
-        train, val = split(train, 1 - config.data.val_share, seed)
+        train, val = train.split(1 - config.data.val_share, seed)
         val, test = plant(val, truth, seed, "val"), plant(test, truth, seed, "test")
         given = SearchData(train, val, data.mean, data.std)
         network = build_network(config, len(train.classes))

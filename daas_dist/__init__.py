@@ -17,5 +17,6 @@ def load(path: Path | str) -> Any:
     from daas_dist.results import searched as result
     from daas_dist.results import trained  # torch takes seconds to import, a submission needs none
 
-    is_trained = results.kind_of(Path(path)) == "trained"
+    document = results.read(Path(path))
+    is_trained = isinstance(document, results.TrainedResult)
     return trained.load(path) if is_trained else result.load(path)

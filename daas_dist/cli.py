@@ -194,15 +194,15 @@ def _leads() -> bool:
 
 def _tell_found(path: Path) -> None:
     """The cells and the leading operations of the policy."""
-    from daas_dist.results import searched as result
+    from daas_dist.results import searched
     from daas_dist.spaces.cells import KINDS
 
-    _, genotype, policy = result.parts(path)
-    if genotype is not None:
+    found = searched.load(path)
+    if found.genotype is not None:
         for kind in KINDS:
-            print(f"{kind} cell: {genotype.in_words(kind)}")
-    if policy is not None:
-        leading = (f"{name} {weight:.2f}" for name, weight in policy.ranking()[:5])
+            print(f"{kind} cell: {found.genotype.in_words(kind)}")
+    if found.policy is not None:
+        leading = (f"{name} {weight:.2f}" for name, weight in found.policy.ranking()[:5])
         print(f"policy, probability x application: {', '.join(leading)}")
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from daas_dist import cli, config
 from daas_dist.distributed.faults import PEER_LOST, PeerLost
-from daas_dist.documents.run import RENDEZVOUS_REMEDY, Rendezvous
+from daas_dist.documents.run import Rendezvous, rendezvous
 from daas_dist.documents.whole import Document
 from daas_dist.runs import stopping
 from daas_dist.runs.lock import Lock, Occupied
-from daas_dist.runs.log import write_json, write_text
+from daas_dist.runs.log import write_text
 from daas_dist.system import slurm
 from daas_dist.system.slurm import SlurmError
 from launch.attempt import NO_KILL, own
@@ -107,14 +107,14 @@ def join(run_dir: Path, patience: float) -> None:
     start = "-".join(
         [_job(), *(os.environ.get(f"SLURM_{name}", "0") for name in ("RESTART_COUNT", "STEP_ID"))]
     )
-    file = run_dir / "rendezvous" / f"{start}.json"
+    folder, meeting = run_dir / "rendezvous", rendezvous(start)
     if rank == 0:
-        file.parent.mkdir(exist_ok=True)
-        for old in file.parent.glob(f"{_job()}-*.json"):  # others may be another job's
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob(f"{_job()}-*.json"):  # others may be another job's
             old.unlink(missing_ok=True)
         address = own_address(nodes)
-        write_json(file, {"address": address, "port": free_port(address)})
-    told = _wait_for(file, rank, patience)
+        meeting.write(folder, Rendezvous(address, free_port(address)))
+    told = _wait_for(meeting, folder, rank, patience)
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(world),
@@ -168,17 +168,18 @@ def free_port(address: str) -> int:
     raise OSError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {address}")
 
 
-def _wait_for(file: Path, rank: int, patience: float) -> Rendezvous:
-    meeting = Document(Rendezvous, file.name, RENDEZVOUS_REMEDY)
+def _wait_for(
+    meeting: Document[Rendezvous], folder: Path, rank: int, patience: float
+) -> Rendezvous:
     until = time.monotonic() + patience
     while time.monotonic() < until:
-        told = meeting.read_file(file)
+        told = meeting.read(folder)
         if told is not None:
             return told
         time.sleep(0.1)
     raise PeerLost(
-        f"rank {rank} on {os.uname().nodename}: rank 0 wrote no {file} in {patience:g} s "
-        "(patience_minutes); is the run directory on a disk that all nodes share?"
+        f"rank {rank} on {os.uname().nodename}: rank 0 wrote no {folder / meeting.file} in "
+        f"{patience:g} s (patience_minutes); is the run directory on a disk that all nodes share?"
     )
 
 

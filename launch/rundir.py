@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daas_dist import config as configuration
@@ -20,7 +20,7 @@ from daas_dist.documents.files import is_there
 from daas_dist.documents.run import SubmittedJob
 from daas_dist.runs import stopping
 from daas_dist.runs.lock import Lock
-from daas_dist.runs.log import ENDINGS, RunLog, checkout, write_json, write_text
+from daas_dist.runs.log import ENDINGS, RunLog, checkout, write_text
 from launch import snapshot
 from launch.plan import Plan
 
@@ -149,7 +149,7 @@ def code_differs(job: SubmittedJob) -> str | None:
 
 def record(run_dir: Path, job: SubmittedJob) -> None:
     """A job that was submitted for a run directory: what `status` reads."""
-    write_json(run_dir / JOB, asdict(replace(job, submitted=time.time())))
+    documents.JOB.write(run_dir, replace(job, submitted=time.time()))
 
 
 def submitted(run_dir: Path) -> SubmittedJob:

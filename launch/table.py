@@ -6,17 +6,18 @@ ROOT/table.json and ROOT/table.md, from what is finished; what is not is named.
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from daas_dist.documents import run as documents
 from daas_dist.documents.escaping import markdown_code, told
 from daas_dist.documents.results import COMPARISON, ComparedRow
-from daas_dist.documents.run import TableRow
-from daas_dist.runs.log import write_json, write_text
+from daas_dist.documents.run import TABLE, TableRow
+from daas_dist.runs.log import write_text
 
 COLUMNS = (
     "run",
@@ -37,8 +38,7 @@ class Table:
     def __call__(self) -> None:
         root = Path(self.root)
         rows, missing = gather(root)
-        written = [asdict(row) for row in rows]
-        write_json(root / "table.json", {"schema": 1, "rows": written, "missing": missing})
+        TABLE.write(root, documents.Table(schema=1, rows=rows, missing=missing))
         write_text(root / "table.md", in_markdown(rows, missing))
         show(rows, missing)
 

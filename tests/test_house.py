@@ -88,6 +88,61 @@ def test_inside_a_room_no_two_modules_import_each_other() -> None:
             del above[name]
 
 
+def names_config(source: str) -> bool:
+    """Whether a module names the type of a whole configuration: imported under any name, as an
+    attribute of what it imported, or in an annotation that is text."""
+    for node in ast.walk(ast.parse(source)):
+        names = set()
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("daas_dist"):
+            names = {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names = {node.attr}
+        elif isinstance(node, ast.Name):
+            names = {node.id}
+        elif isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            names = words_of(node.annotation)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+            names = words_of(node.returns)
+        if names & {"Config", "*"}:
+            return True
+    return False
+
+
+def words_of(annotation: ast.expr) -> set[str]:
+    """The words of the texts in it."""
+    parts = (part.value for part in ast.walk(annotation) if isinstance(part, ast.Constant))
+    return {word for text in parts if isinstance(text, str) for word in re.findall(r"\w+", text)}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from daas_dist.config import Config",
+        "from daas_dist.config.schema.run import Config as Settings",
+        "from daas_dist.config import *",
+        "from daas_dist import config\n\ndef load(settings: config.Config) -> None: ...",
+        "import daas_dist.config as door\n\nSettings = door.Config",
+        "import daas_dist.config\n\nvalue: 'list[daas_dist.config.Config]'",
+        "def load() -> 'Config | None':\n    from elsewhere import Config",
+        "if TYPE_CHECKING:\n    from daas_dist.config import Config, ConfigError",
+    ],
+)
+def test_a_whole_configuration_is_seen_in_every_form(source: str) -> None:
+    assert names_config(source)
+
+
+def test_the_groups_of_a_configuration_are_not_taken_for_it() -> None:
+    groups = "from daas_dist.config.schema import Data\nfrom daas_dist.config import ConfigError"
+    text = "def load(data: Data, name: 'str') -> 'Data':\n    print('Config')"
+    assert not names_config(f"{groups}\n{text}")
+
+
+def test_below_cli_search_and_training_nothing_takes_the_whole_configuration() -> None:
+    for path in MODULES:
+        if room(path) not in ("config", "cli", "search", "training"):
+            assert not names_config(path.read_text(encoding="utf-8")), f"{path} names Config"
+
+
 def test_launch_is_above_and_goes_down_too() -> None:
     floor = {name: number for number, names in enumerate(LAUNCH_FLOORS) for name in names}
     for path in [*MODULES, *LAUNCH.glob("*.py")]:

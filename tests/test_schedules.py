@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from daas_dist.config import load
+from daas_dist.config import load, options
 from daas_dist.schedules import Schedule, learning_rate
 from daas_dist.training import rows
 
-GIVEN = {"train_imagenet": ["data.root=/shards"]}
+GIVEN = {"train_imagenet": ["data.root=/shards"], "train_folder": ["data.root=/images"]}
 
 
 def schedule(stage: str, recipe: str) -> Schedule:
@@ -40,17 +40,55 @@ def resnet(e: int) -> float:
     return 0.4 if e < 93 else 0.04 if e < 183 else 0.004 if e < 243 else 0.0004
 
 
+def darts(epochs: int) -> Callable[[int], float]:
+    return lambda e: 0.025 * (1 + math.cos(math.pi * e / epochs)) / 2
+
+
 RECIPES: dict[tuple[str, str], tuple[int, Callable[[int], float]]] = {
-    ("train_cifar10", "none"): (600, lambda e: 0.025 * (1 + math.cos(math.pi * e / 600)) / 2),
-    ("train_cifar100", "none"): (600, lambda e: 0.025 * (1 + math.cos(math.pi * e / 600)) / 2),
+    ("train_cifar10", "none"): (600, darts(600)),
+    ("train_cifar100", "none"): (600, darts(600)),
+    ("train_folder", "none"): (600, darts(600)),
+    ("train_fashion", "none"): (4, darts(4)),
     ("train_imagenet", "none"): (250, pc_darts),
     ("train_cifar10", "wide_resnet_40_2"): (200, dada(0.1, 200, 4, 5)),
     ("train_cifar10", "wide_resnet_28_10"): (200, dada(0.1, 200, 4, 5)),
+    ("train_cifar100", "wide_resnet_40_2_cifar100"): (200, dada(0.1, 200, 4, 5)),
     ("train_cifar10", "shake_shake_32d"): (1800, dada(0.01, 1800, 4, 5)),
+    ("train_cifar10", "shake_shake_96d"): (1800, dada(0.01, 1800, 4, 5)),
+    ("train_cifar100", "shake_shake_96d_cifar100"): (1800, dada(0.01, 1800, 4, 5)),
+    ("train_cifar10", "shake_shake_112d"): (1800, dada(0.01, 1800, 4, 5)),
     ("train_cifar10", "pyramidnet_272"): (1800, dada(0.05, 1800, 1, 0)),
     ("train_cifar100", "pyramidnet_272_cifar100"): (1800, dada(0.025, 1800, 1, 0)),
     ("train_imagenet", "resnet_50"): (270, resnet),
 }
+
+
+def test_the_formulas_are_of_every_stage_and_recipe() -> None:
+    stages, recipes = map(set, zip(*RECIPES, strict=True))
+    assert stages == {name for name in options("stage") if name.startswith("train_")}
+    assert recipes == set(options("recipe"))
+
+
+NUMBERS: dict[tuple[str, str], dict[int, float]] = {
+    ("train_cifar10", "none"): {0: 0.025, 150: 0.0213388348, 300: 0.0125, 599: 1.713469e-7},
+    ("train_fashion", "none"): {0: 0.025, 1: 0.0213388348, 2: 0.0125, 3: 0.00366116524},
+    ("train_imagenet", "none"): {
+        0: 0.1, 2: 0.297551020, 4: 0.491836735, 5: 0.489795918, 125: 0.244897959,
+        244: 0.00204081633, 245: 0.00204081633, 249: 0.000408163265,
+    },
+    ("train_cifar10", "wide_resnet_40_2"): {0: 0.1, 3: 0.28, 5: 0.4, 105: 0.2, 199: 0.000887607079},
+    ("train_cifar10", "pyramidnet_272"): {0: 0.05, 450: 0.0426776695, 900: 0.025, 1799: 3.80768e-8},
+    ("train_imagenet", "resnet_50"): {
+        0: 0.2, 2: 0.333333333, 92: 0.4, 93: 0.04, 135: 0.04, 183: 0.004, 269: 0.0004,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "recipe"), NUMBERS)
+def test_the_rates_of_some_epochs_are_these_numbers(stage: str, recipe: str) -> None:
+    made = schedule(stage, recipe)
+    for epoch, rate in NUMBERS[stage, recipe].items():
+        assert learning_rate(made, epoch) == pytest.approx(rate, rel=1e-5)
 
 
 @pytest.mark.parametrize(("stage", "recipe"), RECIPES)
@@ -64,6 +102,8 @@ def test_the_rate_of_every_epoch_is_the_peers_formula(stage: str, recipe: str) -
 
 def test_a_schedule_by_epoch_keeps_its_rate_through_an_epoch_and_one_by_step_does_not() -> None:
     darts, wide = (schedule("train_cifar10", name) for name in ("none", "wide_resnet_40_2"))
+    plain = Schedule("cosine", 0.3, 13)  # by epoch, unless it is told
+    assert learning_rate(plain, 2.7) == learning_rate(plain, 2) != learning_rate(plain, 3)
     # 98 steps an epoch: the step's number over that has to land in its own epoch, every time.
     for step in range(2 * 98, 3 * 98):
         assert learning_rate(darts, step / 98) == learning_rate(darts, 2)

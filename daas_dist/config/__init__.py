@@ -13,7 +13,7 @@ from daas_dist.config.compose import (
     unchecked,
     without_effect,
 )
-from daas_dist.config.frozen import difference, load_frozen, to_yaml
+from daas_dist.config.frozen import Frozen, difference, load_frozen, to_yaml, values_of
 from daas_dist.config.rules import ConfigError, shown
 from daas_dist.config.schema import Config
 from daas_dist.config.schema_keys import GROUPS, directory, flat, keys, options
@@ -22,6 +22,7 @@ __all__ = [
     "GROUPS",
     "Config",
     "ConfigError",
+    "Frozen",
     "composition",
     "difference",
     "directory",
@@ -35,5 +36,6 @@ __all__ = [
     "text",
     "to_yaml",
     "unchecked",
+    "values_of",
     "without_effect",
 ]

@@ -1,7 +1,7 @@
 """From `stage=NAME key=value …` to a Config: composed from configs/ by Hydra, checked, placed.
 
 Whatever is wrong (a misspelt key, a wrong type, a value that is impossible) is a ConfigError of one
-sentence that names the key, its value and what is allowed. frozen.py checks the values.
+sentence that names the key, its value and what is allowed. typed.py checks the values.
 """
 
 import copy
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from daas_dist.config import site
-from daas_dist.config.frozen import first_line, typed
+from daas_dist.config.frozen import first_line
 from daas_dist.config.overrides import at_home, read_text
 from daas_dist.config.rules import ConfigError, one_of, refuse
 from daas_dist.config.schema import Config
@@ -33,10 +33,10 @@ from daas_dist.config.schema_keys import (
     PATHS,
     directory,
     flat,
+    is_text,
     keys,
     options,
     type_words,
-    types_of,
     unknown,
 )
 from daas_dist.config.site import ClusterFile, Place
@@ -57,6 +57,8 @@ def load_and_place(
     overrides: Sequence[str], cluster: ClusterFile | None = None
 ) -> tuple[Config, Place | None]:
     """load, and where the site said that the data lie; None where it did not, or was not asked."""
+    from daas_dist.config.typed import typed  # takes pydantic, and 0.2 s
+
     found = composition(overrides, cluster)
     try:
         return typed(found.values), found.place
@@ -199,7 +201,7 @@ def _is_text(override: str) -> bool:
 
 @cache
 def _text_keys() -> frozenset[str]:
-    return frozenset(key for key in keys() if str in types_of(key))
+    return frozenset(filter(is_text, keys()))
 
 
 def _go_home(values: dict[str, Any]) -> None:
@@ -238,7 +240,7 @@ def settings(overrides: Sequence[str]) -> list[str]:
         if key in BROUGHT:
             raise ConfigError(f"{key} comes with its group: use {BROUGHT[key]}=NAME")
         if key in GROUPS and value not in options(key):
-            refuse(key, value, one_of(*options(key))[1])
+            refuse(key, value, one_of(*options(key)).words)
         if key not in GROUPS and inside:
             raise ConfigError(f"{text} sets a whole group: set its keys, such as {inside[0]}=VALUE")
         if key not in GROUPS and key not in leaves:

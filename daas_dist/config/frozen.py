@@ -1,18 +1,19 @@
-"""A configuration as values: typed and checked, written to config.yaml, read back, compared."""
+"""A configuration as values: written to config.yaml, read back, compared."""
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from daas_dist.config.overrides import all_literal
-from daas_dist.config.rules import ConfigError, check_secret, refuse, shown
+from daas_dist.config.rules import ConfigError, shown
 from daas_dist.config.schema import Config
-from daas_dist.config.schema_keys import flat, keys, type_words, unknown
+from daas_dist.config.schema_keys import flat
 from daas_dist.documents.files import read
+from daas_dist.documents.writing import write_text
 
 MOST_FROZEN = 1 << 20
 """Bytes of a config.yaml, which has 4,000: a larger one may unfold to any size."""
@@ -20,6 +21,8 @@ MOST_FROZEN = 1 << 20
 
 def load_frozen(path: str | Path) -> Config:
     """The configuration that a run directory froze in its config.yaml; configs/ is not read."""
+    from daas_dist.config.typed import typed  # takes pydantic, and 0.2 s
+
     remedy = "expected the config.yaml of a run: get it back from a copy"
     text = read(Path(path), remedy, MOST_FROZEN)
     if text is None:
@@ -37,9 +40,14 @@ def load_frozen(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def values_of(config: Config) -> dict[str, Any]:
+    """Return all values by their keys, groups as tables: for JSON and YAML."""
+    return asdict(config)
+
+
 def to_yaml(config: Config) -> str:
     """All values, for the config.yaml of a run directory; load_frozen reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.create(all_literal(asdict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(all_literal(values_of(config))))
 
 
 HOW = (
@@ -64,7 +72,7 @@ HOW = (
 
 def difference(a: Config, b: Config) -> dict[str, str]:
     """Key by key what differs, as {"search.xi": "null -> 0.1"}; HOW apart."""
-    before, after = flat(asdict(a)), flat(asdict(b))
+    before, after = flat(values_of(a)), flat(values_of(b))
     return {
         key: f"{shown(before[key])} -> {shown(after[key])}"
         for key in before
@@ -72,41 +80,22 @@ def difference(a: Config, b: Config) -> dict[str, str]:
     }
 
 
-def typed(values: Any) -> Config:
-    """Check nested values against the schema and return them as a Config. ConfigError."""
-    _check_keys(Config, values, "")
-    for key, value in flat(values).items():
-        for text in value if isinstance(value, list) else [value]:
-            check_secret(key, str(text))
-    try:
-        given = OmegaConf.create(all_literal(values))
-        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
-        config = cast(Config, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        key = str(error.full_key).partition("[")[0]
-        refuse(key, flat(values).get(key), type_words(key))
-    for key in config.resume.allow:
-        if key not in (*keys(), "data"):
-            raise unknown(key)
-    return config
+@dataclass(frozen=True)
+class Frozen:
+    """A configuration as a run directory keeps it: what keeps it need not see its keys."""
 
+    _config: Config
 
-def _check_keys(group: type, values: Any, prefix: str) -> None:
-    """No key unknown, none missing, groups and values where the schema has them."""
-    hints = get_type_hints(group)
-    if not isinstance(values, dict):
-        refuse(prefix.rstrip(".") or "the file", values, f"the keys {', '.join(hints)}")
-    for name in values:
-        if name not in hints:
-            raise unknown(f"{prefix}{name}")
-    for name, hint in hints.items():
-        key = f"{prefix}{name}"
-        if name not in values:
-            raise ConfigError(f"{key} is missing: expected {type_words(key)}")
-        if is_dataclass(hint):
-            _check_keys(cast(type, hint), values[name], f"{key}.")
-        elif isinstance(values[name], dict) or values[name] == "":
-            refuse(key, values[name], type_words(key))
+    def write(self, path: Path) -> None:
+        write_text(path, to_yaml(self._config))
+
+    def changes(self, path: Path) -> dict[str, str]:
+        """Compare it with the one that was written to `path`; returns their difference."""
+        return difference(load_frozen(path), self._config)
+
+    def allows(self, key: str) -> bool:
+        """Tell whether a resume may go on with another value of `key`, or with other data."""
+        return key in self._config.resume.allow
 
 
 def first_line(error: Exception) -> str:

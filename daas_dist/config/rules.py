@@ -4,10 +4,10 @@ An impossible value is a ConfigError of one sentence: the key, the value, what i
 """
 
 import re
-from collections.abc import Callable
 from math import inf
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
+from daas_dist.documents.checked import Rule
 from daas_dist.documents.redact import redacted, secret_in
 
 
@@ -29,52 +29,22 @@ def shown(value: Any) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-Rule = tuple[Callable[[Any], object], str]
-"""(is it possible?, what is allowed, in words)"""
-
-COUNT: Rule = (lambda value: value >= 1, "a whole number of at least 1")
-NATURAL: Rule = (lambda value: value >= 0, "a whole number of at least 0")
-EVEN: Rule = (lambda value: value >= 2 and value % 2 == 0, "an even number of at least 2")
-CELLS: Rule = (lambda value: value >= 3, "a whole number of at least 3, as two cells reduce")
-POSITIVE: Rule = (lambda value: 0 < value < inf, "a number above 0")
-NOT_NEGATIVE: Rule = (lambda value: 0 <= value < inf, "a number of 0 or more")
-SHARE: Rule = (lambda value: 0 <= value < 1, "a number of 0 or more and below 1")
-OPEN_SHARE: Rule = (lambda value: 0 < value < 1, "a number between 0 and 1")
-DECAY: Rule = (lambda value: 0 < value <= 1, "above 0 and at most 1 (1 forgets nothing)")
-BETAS: Rule = (lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)")
-SCALES: Rule = (lambda values: all(0 < value < inf for value in values), "numbers above 0")
-FINITE: Rule = (lambda values: all(-inf < value < inf for value in values), "finite numbers")
-SEEDS: Rule = (lambda values: all(value >= 0 for value in values), "whole numbers of 0 or more")
-PARTS: Rule = (
-    lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
-    "two shares of the area, least and most, above 0 and at most 1",
-)
-JITTER: Rule = (
-    lambda v: len(v) == 4 and all(0 <= s < inf for s in v) and v[3] <= 0.5,
-    "brightness, contrast, saturation and hue, each 0 or more, hue at most 0.5",
-)
-MILESTONES: Rule = (
-    lambda v: v and v[0] >= 1 and all(a < b for a, b in zip(v, v[1:], strict=False)),
-    "one or more epochs from 1 on, each after the one before it",
-)
-DISTINCT: Rule = (lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
-
-
 def one_of(*choices: Any) -> Rule:
-    return (lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
+    return Rule(lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
+
+
+Text = Annotated[str, Rule(lambda text: text != "", "a text")]
+Cells = Annotated[int, Rule(lambda n: n >= 3, "a whole number of at least 3, as two cells reduce")]
+Positive = Annotated[float, Rule(lambda x: 0 < x < inf, "a number above 0")]
+NotNegative = Annotated[float, Rule(lambda x: 0 <= x < inf, "a number of 0 or more")]
+Share = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number of 0 or more and below 1")]
+OpenShare = Annotated[float, Rule(lambda x: 0 < x < 1, "a number between 0 and 1")]
+DISTINCT = Rule(lambda v: v and len(set(v)) == len(v), "one or more, none of them twice")
 
 
 def refuse(key: str, value: Any, allowed: str) -> NoReturn:
     told = f"{key}={redacted(shown(value))} is not possible: expected {allowed}"
     raise ConfigError(told, key)
-
-
-def check(group: Any, key: str, rule: Rule, *names: str) -> None:
-    """Every named field of a group obeys the rule, or is null where its type allows null."""
-    for name in names:
-        value = getattr(group, name)
-        if value is not None and not rule[0](value):
-            refuse(f"{key}.{name}" if key else name, value, rule[1])
 
 
 def is_url(place: str | None) -> bool:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from daas_dist.config.rules import ConfigError
+from daas_dist.config.rules import ConfigError, one_of
 from daas_dist.config.schema import Config
 
 GROUPS = ("stage", "data", "model", "recipe", "engine", "method", "preset")
@@ -86,12 +86,16 @@ def type_words(key: str) -> str:
         list[str]: "a list [A, B]", list[int]: "a list of whole numbers [0, 1]",
         list[float]: "a list of numbers [0.5, 0.9]", NoneType: "null",
     }  # fmt: skip
-    return " or ".join(words[part] for part in either)
+    return " or ".join(words.get(part) or one_of(*get_args(part)).words for part in either)
+
+
+def is_text(key: str) -> bool:
+    return any(part is str or get_origin(part) is Literal for part in types_of(key))
 
 
 def types_of(key: str) -> tuple[Any, ...]:
-    """The types that a key's value may have."""
+    """The types that a key's value may have; of "", Config."""
     hint: Any = Config
-    for name in key.split("."):
+    for name in filter(None, key.split(".")):
         hint = get_type_hints(hint)[name]
-    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from daas_dist.data import decode, layout
 from daas_dist.data.formats import READ, TO_TELL, bits_for
-from daas_dist.data.images import Account, Images, put_aside, too_dark
+from daas_dist.data.images import Images, too_dark
 from daas_dist.data.layout import DATA, DATA_TEST
 from daas_dist.data.listing import NO_CLASS, Found, list_classes
+from daas_dist.data.source import Account
+from daas_dist.data.strata import put_aside
 from daas_dist.data.words import name_some, pictures
 from daas_dist.documents.escaping import printable
 from daas_dist.runs.progress import Report, silent

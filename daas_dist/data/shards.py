@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
-from daas_dist.data.images import Account, ImageSet
+from daas_dist.data.indexed import ImageSet
 from daas_dist.data.manifest import (
     INDEX,
     MANIFEST,
@@ -35,6 +35,7 @@ from daas_dist.data.manifest import (
     read_manifest,
 )
 from daas_dist.data.remote import NotFetched
+from daas_dist.data.source import Account
 from daas_dist.data.surrogate import choose
 from daas_dist.documents.escaping import printable
 from daas_dist.rng import WHOLE, Part, stream
@@ -168,8 +169,8 @@ class ShardFolder:
 
 
 @dataclass(frozen=True, eq=False)
-class Shards:
-    """Some of the samples of a folder of shards: an ImageSet."""
+class Shards(ImageSet):
+    """Some of the samples of a folder of shards."""
 
     folder: ShardFolder
     rows: np.ndarray
@@ -192,9 +193,6 @@ class Shards:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.size, self.size
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def take(self, index: Tensor) -> "Shards":
         return replace(self, rows=self.rows[index.numpy()], labels=self.labels[index])
@@ -249,8 +247,12 @@ class Shards:
         return total.hexdigest()
 
     def file_N(self) -> Tensor:
-        """[N] which shard each sample lies in."""
         return torch.from_numpy(np.searchsorted(self.folder.first, self.rows, side="right") - 1)
+
+    def replaced(self) -> list[str]:
+        fresh = [*self.reading.fresh]
+        self.reading.fresh.clear()
+        return fresh
 
     # --- One picture after the other -------------------------------------------------------------
 
@@ -336,15 +338,3 @@ def _account(manifest: Manifest) -> Account:
     if not isinstance(lost, dict) or not lost:
         return Account()
     return Account({"left out when the shards were made": tuple(map(printable, lost))})
-
-
-def limit_classes(images: ImageSet, count: int, seed: int) -> Tensor:
-    """[N] bool: `count` images of each class, all of a class that has fewer (peer: DADA's 50)."""
-    order = torch.randperm(len(images), generator=stream(seed, "images-per-class"))
-    by_class = order[images.labels[order].argsort(stable=True)]
-    count_C = torch.bincount(images.labels, minlength=len(images.classes))
-    first_C = count_C.cumsum(0) - count_C
-    place = torch.arange(len(images)) - torch.repeat_interleave(first_C, count_C)
-    chosen = torch.zeros(len(images), dtype=torch.bool)
-    chosen[by_class[place < count]] = True
-    return chosen

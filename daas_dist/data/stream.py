@@ -28,11 +28,11 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from daas_dist.config.rules import is_url
 from daas_dist.data.crops import Crop, Parts
 from daas_dist.data.decode import central_square, quiet, reason, resized_part
-from daas_dist.data.feed import AHEAD, Read
-from daas_dist.data.images import Account
 from daas_dist.data.manifest import DataError
 from daas_dist.data.reader import Batches
 from daas_dist.data.remote import opened
+from daas_dist.data.ring import AHEAD
+from daas_dist.data.source import Account, Found, Plan, Read
 from daas_dist.rng import Part, stream
 from daas_dist.runs.stopping import obey_parent, shielded
 from daas_dist.spaces import operations as augment
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Samples of webdataset shards that can only be read in turn."""
+    """A Source of webdataset shards, whose samples can only be read in turn."""
 
     urls: tuple[str, ...]
     count: int
@@ -74,6 +74,9 @@ class Stream:
     """Nobody has seen the greatest number of all pictures: one of more than 8 bits is refused."""
     account: Account = Account()
 
+    max_bad = 0
+    in_memory = False
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.size, self.size
@@ -81,8 +84,9 @@ class Stream:
     def __len__(self) -> int:
         return self.count
 
-    def split(self, share: float) -> tuple["Stream", "Stream"]:
-        """Two parts by the hash of the key, the same in every pass; about `share` in the first."""
+    def split(self, share: float, seed: int) -> tuple["Stream", "Stream"]:
+        """Two parts by the hash of the key, the same in every pass and under every seed; about
+        `share` in the first."""
         first = round(share * self.count)
         return (
             replace(self, count=first, share=(0.0, share)),
@@ -90,11 +94,21 @@ class Stream:
         )
 
     def share_of(self, part: Part) -> "Stream":
-        """One part of the samples, by the hash of the key."""
+        """As Source has it, by the hash of the key: shares are of about the same size."""
         low, high = self.share
         width = (high - low) / part.of
         own = (low + part.number * width, low + (part.number + 1) * width)
         return replace(self, share=(own[0], high if part.number + 1 == part.of else own[1]))
+
+    def fewest_of(self, shares: int) -> int:
+        """Nobody has counted what is in a share."""
+        return self.count if shares == 1 else 0
+
+    def steps(self, sets: Mapping[str, "Stream"], plan: Plan) -> "StreamSteps":
+        return StreamSteps(sets, plan)
+
+    def tests(self, batch_size: int, workers: int, pin: bool) -> Iterator[Found]:
+        return _read_ahead(_Tests(self, batch_size), min(1, workers), pin)
 
     def digest(self) -> str:
         """sha256 (hex) of where the pictures are and how many; not of what they show."""
@@ -221,99 +235,72 @@ def _members(url: str) -> Iterator[dict[str, Any]]:
             raise DataError(f"{url} ends without the mark of a whole tar: it was cut off")
 
 
-@dataclass(frozen=True)
-class StreamOrder:
-    """As feed.Order: what is read, in how many steps."""
+class StreamSteps:
+    """What a run reads of streams: the batches of its steps, in turn from wherever one starts."""
 
-    images: Stream
-    batches: Batches
-
-
-Found = dict[str, Read] | DataError
-
-
-class StreamFeed:
-    """As feed.Feed, for streams: the batches of a run's steps, in turn from wherever one starts."""
-
-    def __init__(
-        self,
-        orders: Mapping[str, StreamOrder],
-        crop: Crop,
-        seed: int,
-        *,
-        part: Part,
-        workers: int = 0,
-        pin: bool = False,
-    ) -> None:
-        """DataError where there are too few shards for the ranks that share a batch."""
-        self.orders, self.crop, self.seed, self.part = dict(orders), crop, seed, part
-        fewest = min(len(order.images.urls) for order in orders.values())
+    def __init__(self, sets: Mapping[str, Stream], plan: Plan) -> None:
+        self.sets, self.plan = dict(sets), plan
+        orders = [
+            Batches(len(each), plan.batch_size, plan.seed, purpose)
+            for purpose, each in sets.items()
+        ]
+        self.batches, part = orders[0], plan.part
+        fewest = min(len(each.urls) for each in sets.values())
         if fewest < part.of:
             raise DataError(f"{fewest} shards cannot be shared by {part.of} ranks; lower mesh.data")
-        self.workers, self.pin = min(workers, fewest // part.of), pin
-        self._next, self._ahead = -1, iter(())
-        self.bad: list[str] = []
+        self.workers = min(plan.workers, fewest // part.of)
 
-    def batch(self, step: int) -> dict[str, Read]:
-        """Return the batch of a step by purpose. DataError names a sample or a shard that cannot
-        be read."""
-        if step != self._next:
-            self._ahead = self._read_ahead(_Steps(self, step), self.workers)
-        self._next = step + 1
-        return _raised(next(self._ahead))
-
-    def tests(self, images: Stream, batch_size: int) -> Iterator[Read]:
-        """All of another stream, each sample once."""
-        for batch in self._read_ahead(_Tests(images, batch_size), min(1, self.workers)):
-            yield _raised(batch)["test"]
-
-    def _read_ahead(self, batches: IterableDataset[Found], workers: int) -> Iterator[Found]:
-        loader: DataLoader[Found] = DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=AHEAD if workers else None,
-            multiprocessing_context="fork" if workers else None,
-            pin_memory=self.pin,
-            worker_init_fn=obey_parent if workers else None,
-            generator=stream(0, "workers"),
-        )
-        with shielded():  # here the workers start
-            return iter(loader)
+    def ahead(self, step: int) -> Iterator[Found]:
+        return _read_ahead(_Endless(self.sets, self.plan, step), self.workers, self.plan.pin)
 
 
-class _Steps(IterableDataset[Found]):
+def _read_ahead(batches: IterableDataset[Found], workers: int, pin: bool) -> Iterator[Found]:
+    loader: DataLoader[Found] = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        multiprocessing_context="fork" if workers else None,
+        pin_memory=pin,
+        worker_init_fn=obey_parent if workers else None,
+        generator=stream(0, "workers"),
+    )
+    with shielded():  # here the workers start
+        return iter(loader)
+
+
+class _Endless(IterableDataset[Found]):
     """One worker's batches, from a step on, without end."""
 
-    def __init__(self, feed: StreamFeed, began: int) -> None:
-        self.orders, self.crop, self.seed = feed.orders, feed.crop, feed.seed
-        self.part, self.began = feed.part, began
+    def __init__(self, sets: Mapping[str, Stream], plan: Plan, began: int) -> None:
+        self.sets, self.plan, self.began = sets, plan, began
 
     def __iter__(self) -> Iterator[Found]:
-        info = get_worker_info()
+        info, part = get_worker_info(), self.plan.part
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        first, every = self.part.number + worker * self.part.of, self.part.of * workers
+        first, every = part.number + worker * part.of, part.of * workers
         samples = {
-            purpose: order.images.for_ever(
-                self.seed, "stream", purpose, self.began, first=first, every=every
+            purpose: each.for_ever(
+                self.plan.seed, "stream", purpose, self.began, first=first, every=every
             )
-            for purpose, order in self.orders.items()
+            for purpose, each in self.sets.items()
         }
         for number in count():
             try:
-                yield {
+                read = {
                     purpose: self._read(purpose, each, first, number)
                     for purpose, each in samples.items()
                 }
             except DataError as error:  # raised in a worker it would come with a traceback
                 yield error
                 return
+            yield read, []
 
     def _read(self, purpose: str, samples: Iterator[Sample], first: int, number: int) -> Read:
-        order = self.orders[purpose]
-        batch = list(islice(samples, order.batches.batch_size // self.part.of))
-        generator = stream(self.seed, "stream crop", purpose, self.began, first, number)
-        images = order.images.trained(batch, self.crop, generator)
+        plan = self.plan
+        batch = list(islice(samples, plan.batch_size // plan.part.of))
+        generator = stream(plan.seed, "stream crop", purpose, self.began, first, number)
+        images = self.sets[purpose].trained(batch, plan.crop, generator)
         return Read(images, torch.tensor([sample.label for sample in batch]))
 
 
@@ -326,13 +313,7 @@ class _Tests(IterableDataset[Found]):
         try:
             while batch := list(islice(samples, self.batch_size)):
                 images = torch.stack([self.images.tested(sample) for sample in batch])
-                yield {"test": Read(images, torch.tensor([sample.label for sample in batch]))}
+                labels = torch.tensor([sample.label for sample in batch])
+                yield {"test": Read(images, labels)}, []
         except DataError as error:
             yield error
-
-
-def _raised(found: Found) -> dict[str, Read]:
-    if isinstance(found, DataError):
-        # The variable itself, raised, would refer to itself and keep the workers alive.
-        raise type(found)(str(found))
-    return found

@@ -7,6 +7,7 @@ lines.py     .jsonl: streamed, from its end, or spread over it
 events.py    events.jsonl and how a run ended
 metrics.py   metrics.jsonl, of a search and of a training
 run.py       provenance, lock, job, plan, rendezvous and the other small ones
+found.py     an architecture and a policy, as they stand in others
 results.py   result.json, comparison.json, evaluation.json
 
 Whatever is wrong is a Damaged of one sentence: the file (and line), what was expected, what to do.

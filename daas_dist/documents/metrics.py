@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from daas_dist.documents import lines
-from daas_dist.documents.checked import Count, Moment, Natural, Positive, Rule, Share, checked
+from daas_dist.documents.checked import Count, Moment, Natural, NotNegative, Rule, Share, checked
 
 FILE = "metrics.jsonl"
 
@@ -30,7 +30,7 @@ class SearchRow:
     epochs: Count
     phase: Literal["warmup", "joint"]
     time: Moment
-    images_per_second: Positive
+    images_per_second: NotNegative
     tau: float | None
     learning_rate: float
     train_loss: float | None
@@ -44,7 +44,7 @@ class SearchRow:
     operation_share: Annotated[Mapping[str, Annotated[Shares, WithSkip]], BothCells] | None
     """Of each kind of cell, the expected share of each operation in the kept edges."""
     skip_share: Annotated[Shares, BothCells] | None
-    policy_weight: Mapping[str, Positive] | None
+    policy_weight: Mapping[str, NotNegative] | None
     """Of each operation of the policy, probability x application summed over the slots."""
     genotype: Mapping[str, Any] | None
 
@@ -70,7 +70,7 @@ class TrainingRow:
     train_accuracy: Share
     test_loss: float
     test_accuracy: Share
-    images_per_second: Positive
+    images_per_second: NotNegative
     test_top5: Share | None = None
     """None for 5 classes or fewer."""
     test_calibration_error: Share | None = None

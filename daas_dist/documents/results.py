@@ -1,19 +1,21 @@
 """What searches and trainings leave: result.json, comparison.json, evaluation.json.
 
 result.json is what every later command takes, so one that was written by an earlier version of the
-same schema is read too: what it did not have yet has a default.
+same schema is read too: what it did not have yet has a default. Fields stand in the order of the
+file's keys.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from daas_dist.documents.checked import Count, Natural, Positive, Rule, Share
-from daas_dist.documents.files import Damaged
+from daas_dist.documents.checked import Count, Natural, NotNegative, Rule, Share
+from daas_dist.documents.found import GenotypeDocument, PolicyDocument
+from daas_dist.documents.run import Provenance
 from daas_dist.documents.whole import Document, parsed, read_object
+from daas_dist.documents.writing import write_json
 
-SCHEMA = 1
 FILE = "result.json"
 REMEDY = "give the result.json of a finished run, or copy it from there again"
 
@@ -23,6 +25,8 @@ Channels = Annotated[int, Rule(lambda n: n in (1, 3), "1 or 3")]
 Shape = Annotated[list[Size], Rule(lambda s: len(s) == 3 and s[0] in (1, 3), "[1 or 3, H, W]")]
 """Of an image."""
 Classes = Annotated[list[str], Rule(lambda names: len(names) > 0, "one or more names")]
+Bits = Annotated[int | None, Rule(lambda b: b is None or 8 < b <= 16, "9 to 16, or null")]
+"""Of pictures of more than 8; before it was noted, 16 bits were read as such."""
 OwnFile = Annotated[
     str,
     Rule(
@@ -32,41 +36,49 @@ OwnFile = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class DataSummary:
-    """The images: their classes, their size, how they are normalised."""
+# --- Searches ------------------------------------------------------------------------------------
 
-    classes: Classes
-    shape: Shape
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedData:
+    """The images of a search: their classes, how they are normalised, their size."""
+
     name: str = ""
+    classes: Classes
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
-    test_resize: Size | None = None
-    bits: Annotated[int | None, Rule(lambda b: b is None or 8 < b <= 16, "9 to 16, or null")] = 16
-    """Of pictures of more than 8; before it was noted, 16 bits were read as such."""
+    shape: Shape
+    bits: Bits = 16
 
 
 @dataclass(frozen=True)
-class Changed:
+class Unlimited:
     """What a search would have found without its limits."""
 
-    genotype: Mapping[str, Any]
+    genotype: GenotypeDocument
     parameters: Natural
     multiply_adds: Natural
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Derived:
     """The network that was found: its size, its costs, the limits it was searched under."""
 
     channels: Natural
     cells: Natural
+    classes: Natural | None = None
     image: Shape
+    stem: str = ""
     parameters: Natural
     multiply_adds: Natural
-    max_flops: Positive | None
-    without_limit: Changed | None
-    max_parameters: Positive | None = None
+    expected_multiply_adds: NotNegative | None = None
+    """Over the architectures that α and β draw; None where a method has no such distribution."""
+    price: float | None = None
+    """Nats that hold the search to its limits; None where there is none."""
+    max_flops: NotNegative | None
+    max_parameters: NotNegative | None = None
+    without_limit: Unlimited | None
+    """None where the limits changed nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,8 @@ class Telemetry:
     """What a search took, and how well its shared weights did in the end."""
 
     steps: Natural
-    passes: Positive
-    seconds: Positive
+    passes: NotNegative
+    seconds: NotNegative
     val_accuracy: Share | None = None
 
 
@@ -98,49 +110,53 @@ class EvidenceTables:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    operation: str
-    weight: float
+class Learned:
+    """A method's part of a search's result: None of what it does not learn."""
+
+    evidence: EvidenceTables | None = None
+    alpha: list[list[list[float]]] | None = None
+    """The probability of each operation on each edge of each kind of cell."""
+    beta: list[list[float]] | None = None
+    """The probability of each edge into its node."""
 
 
-@dataclass(frozen=True)
-class PolicyDocument:
-    """A policy, as policy.Policy.to_json writes it."""
-
-    slots: Count
-    parameters: Literal["per_policy", "per_slot"]
-    ranges: str
-    operations: list[str]
-    probabilities: list[list[float]]
-    application: list[list[float]]
-    magnitudes: list[list[int]]
-    ranking: list[Ranked]
-
-    def __post_init__(self) -> None:
-        for name in ("probabilities", "application", "magnitudes"):
-            rows = getattr(self, name)
-            if len({len(row) for row in rows} - {0}) != 1 or not all(rows):
-                raise ValueError(f"{name} has rows of different lengths, or none")
-        if len(self.probabilities) != self.slots:
-            raise ValueError(f"slots is {self.slots}, probabilities has {len(self.probabilities)}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """result.json of a search. genotype or policy is null where it was not searched."""
+    """result.json of a search. genotype or policy is None where it was not searched."""
 
     schema: Literal[1]
     kind: Literal["search"]
-    genotype: Mapping[str, Any] | None
-    policy: Mapping[str, Any] | None
-    data: DataSummary
+    genotype: GenotypeDocument | None
+    policy: PolicyDocument | None
     evidence: EvidenceTables | None = None
     alpha: list[list[list[float]]] | None = None
     beta: list[list[float]] | None = None
     derived: Derived | None = None
     telemetry: Telemetry | None = None
+    data: SearchedData
     config: Mapping[str, Any] = field(default_factory=dict)
-    provenance: Mapping[str, Any] | None = None
+    provenance: Provenance | None = None
+
+
+KEPT = Document(
+    SearchResult, "search.json", "remove it: the training writes it anew when it goes on"
+)
+"""The copy that a training keeps of the result whose architecture and policy it trains."""
+
+
+# --- Trainings -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedData:
+    """The images of a training; test_resize: what their shorter side became before the crop."""
+
+    classes: Classes
+    shape: Shape
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    test_resize: Size | None = None
+    bits: Bits = 16
 
 
 @dataclass(frozen=True)
@@ -148,13 +164,22 @@ class NetworkSize:
     """What models.build or Network is called with."""
 
     name: str
-    genotype: Mapping[str, Any] | None
+    genotype: GenotypeDocument | None
     channels: Size
     cells: Cells
     stem: str
     classes: Count
     in_channels: Channels
     auxiliary: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The values of the configuration by which a network was trained."""
+
+    train: Mapping[str, Any]
+    data: Mapping[str, Any]
+    engine: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -166,6 +191,47 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """Test accuracies after the last epoch, the best one, and of the averaged weights if any."""
+
+    last: Share
+    best: Share
+    ema: Share | None
+    images: Natural
+
+
+@dataclass(frozen=True)
+class Throughput:
+    images_per_second: NotNegative
+    peak_memory_mb: NotNegative
+    ranks: Natural
+    engine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRow:
+    """What a comparison has of a trained network; last and best are test accuracies."""
+
+    architecture: str
+    policy: str
+    seed: Natural
+    last: Share
+    best: Share
+    best_epoch: Natural | None = None
+    last_top5: Share | None = None
+    best_top5: Share | None = None
+    calibration_error: Share | None = None
+    class_accuracy: list[Share | None] = field(default_factory=list)
+    parameters: Natural
+    multiply_adds: Natural
+    seconds: NotNegative
+    epochs: Natural
+    data: TrainedData | None = None
+    test: Tested | None = None
+    throughput: Throughput | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainedResult:
     """result.json of a trained network, a row of a training's comparison."""
 
@@ -177,88 +243,49 @@ class TrainedResult:
     last: Share
     best: Share
     best_epoch: Natural
-    parameters: Natural
-    multiply_adds: Natural
-    seconds: Positive
-    epochs: Natural
-    network: NetworkSize
-    data: DataSummary
-    policy_result: Mapping[str, Any] | None
-    recipe: Mapping[str, Any]
-    weights: WeightsFile
-    test: Mapping[str, Any]
-    throughput: Mapping[str, Any]
-
-
-KINDS = {"search": SearchResult, "trained": TrainedResult}
-OWNERS = {"search": "search", "trained": "trained network"}
-
-
-def read(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
-    """(the SearchResult or TrainedResult of a result.json, all that the file says). ValueError if
-    it is another, or damaged."""
-    value = _object(path)
-    if value.get("kind") != kind:
-        raise ValueError(f"{path} is not the result.json of a {OWNERS[kind]}")
-    check_schema(path, value)
-    return parsed(KINDS[kind], value, path, REMEDY), value
-
-
-def kind_of(path: Path) -> Any:
-    """Return what a result.json says it is of: "search", "trained" or something else."""
-    return _object(path).get("kind")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    value = read_object(path, REMEDY)
-    if value is None:
-        raise ValueError(f"no file {path}; give the result.json of a finished search")
-    return value
-
-
-def check_schema(path: Path, value: Mapping[str, Any]) -> None:
-    schema = value.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        raise Damaged(path, f"has the schema {schema!a:.20}, expected {SCHEMA}", REMEDY)
-
-
-# --- Trainings -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Throughput:
-    images_per_second: Positive
-    peak_memory_mb: Positive
-    ranks: Natural
-    engine: str
-
-
-@dataclass(frozen=True)
-class ComparedRow:
-    """One trained network; last and best are test accuracies."""
-
-    architecture: str
-    policy: str
-    seed: Natural
-    last: Share
-    best: Share
-    parameters: Natural
-    multiply_adds: Natural
-    seconds: Positive
-    epochs: Natural
-    best_epoch: Natural | None = None
     last_top5: Share | None = None
     best_top5: Share | None = None
     calibration_error: Share | None = None
-    data: DataSummary | None = None
-    throughput: Throughput | None = None
+    class_accuracy: list[Share | None] = field(default_factory=list)
+    parameters: Natural
+    multiply_adds: Natural
+    seconds: NotNegative
+    epochs: Natural
+    network: NetworkSize
+    data: TrainedData
+    policy_result: PolicyDocument | None
+    recipe: Recipe
+    weights: WeightsFile
+    weights_best: WeightsFile | None = None
+    weights_ema: WeightsFile | None = None
+    test: Tested
+    throughput: Throughput
+
+    def compared(self) -> ComparedRow:
+        """Return its row of comparison.json."""
+        return ComparedRow(**{each.name: getattr(self, each.name) for each in fields(ComparedRow)})
 
 
-@dataclass(frozen=True)
+def read(path: Path) -> SearchResult | TrainedResult:
+    """Read a result.json of either kind. ValueError if there is none, Damaged if it is wrong."""
+    value = read_object(path, REMEDY)
+    if value is None:
+        raise ValueError(f"no file {path}; give the result.json of a finished search")
+    if value.get("kind") == "trained":
+        return parsed(TrainedResult, value, path, REMEDY)
+    return parsed(SearchResult, value, path, REMEDY)
+
+
+def write(folder: Path, result: SearchResult | TrainedResult) -> None:
+    write_json(folder / FILE, asdict(result))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """comparison.json: the trainings that are finished. search: the result.json they are of."""
 
     schema: Literal[1]
+    kind: Literal["training"] = "training"
     search: str | None
     rows: list[ComparedRow]
 
@@ -306,10 +333,6 @@ class Evaluation:
             "test_top5": self.top5,
             "test_calibration_error": self.calibration_error,
         }
-
-    def document(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return asdict(self)
 
 
 EVALUATION = Document(

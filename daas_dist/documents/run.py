@@ -1,20 +1,25 @@
 """The small documents of a run directory and of a submission."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from daas_dist.documents.checked import Count, Moment, Name, Natural, PathText, Positive
+from daas_dist.documents.checked import Count, Moment, Name, Natural, NotNegative, PathText, Rule
 from daas_dist.documents.whole import Document
 
 NEW_RUN = "get it back from a copy, or set run_dir to a new folder"
+
+Commit = Annotated[
+    str, Rule(lambda text: bool(re.fullmatch("[0-9a-f]{6,64}", text)), "the number of a commit")
+]
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Which code, on what, made a run. commit is None outside a git checkout."""
 
-    commit: str | None
+    commit: Commit | None
     dirty: bool
     diff_sha256: str | None
     versions: Mapping[str, str | None]
@@ -32,7 +37,7 @@ PROVENANCE = Document(Provenance, "provenance.json", NEW_RUN)
 class Checkout:
     """Of which checkout a copy of the code is; diff_sha256 is over what differs from the commit."""
 
-    commit: str | None
+    commit: Commit | None
     dirty: bool
     diff_sha256: str | None
 
@@ -73,6 +78,11 @@ class Rendezvous:
 
     address: str
     port: Count
+
+
+def rendezvous(start: str) -> Document[Rendezvous]:
+    """Return the document of a start of a job, by its name."""
+    return Document(Rendezvous, f"{start}.json", "remove it, and start the job again")
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,6 @@ class LocalPlan:
 
 
 PLAN = Document(LocalPlan, "plan.json", "get it back from a copy, or submit again")
-RENDEZVOUS_REMEDY = "remove it, and start the job again"
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of the table over a plan's trainings; errors in percent, of the last epoch."""
+    """Trainings of a plan over their seeds; errors in percent, of the last epoch."""
 
     run: str
     pair: str
@@ -161,4 +170,16 @@ class TableRow:
     best: float
     mean: float
     std: float | None
-    parameters: Positive
+    parameters: NotNegative
+
+
+@dataclass(frozen=True)
+class Table:
+    """table.json: what is finished; missing: the names of the other runs."""
+
+    schema: Literal[1]
+    rows: list[TableRow]
+    missing: list[Name]
+
+
+TABLE = Document(Table, "table.json", "remove it, and make the table again")

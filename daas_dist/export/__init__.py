@@ -50,7 +50,7 @@ def _trained(subject: Subject) -> Trained:
 
 
 def _shape(subject: Subject) -> tuple[int, int, int]:
-    channels, height, width = subject.document["data"]["shape"]
+    channels, height, width = subject.document.data.shape
     return channels, height, width
 
 

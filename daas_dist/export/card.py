@@ -5,10 +5,13 @@ Every name and value of a run stands in a code span, in which Markdown and HTML 
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from daas_dist.documents.escaping import markdown_code
 from daas_dist.documents.redact import redacted
+from daas_dist.documents.results import TrainedResult
+from daas_dist.documents.run import Provenance
 from daas_dist.export.subject import Subject
 from daas_dist.report.compare import MOBILE
 from daas_dist.report.markup import amount, duration
@@ -63,37 +66,37 @@ def code(value: object) -> str:
 def _title(subject: Subject) -> str:
     if subject.trained is None:
         return "What a DAAS search found"
-    row = subject.document
-    return f"{code(row['architecture'])} architecture, {code(row['policy'])} policy"
+    row = subject.trained.document
+    return f"{code(row.architecture)} architecture, {code(row.policy)} policy"
 
 
-def _results(row: Mapping[str, Any]) -> list[str]:
+def _results(row: TrainedResult) -> list[str]:
     return [
-        f"- Test accuracy after the last of {row['epochs']} epochs: {row['last']:.2%}",
-        f"- After epoch {row['best_epoch']}, the best on the test images: {row['best']:.2%}",
-        f"- Seed {code(row['seed'])}, one training; other seeds give other accuracies",
-        *_listed("Test", row["test"]),
+        f"- Test accuracy after the last of {row.epochs} epochs: {row.last:.2%}",
+        f"- After epoch {row.best_epoch}, the best on the test images: {row.best:.2%}",
+        f"- Seed {code(row.seed)}, one training; other seeds give other accuracies",
+        *_listed("Test", asdict(row.test)),
     ]
 
 
 def _cost(trained: Trained) -> list[str]:
     row, pixels = trained.document, trained.expected.shape
-    within = "within" if row["multiply_adds"] < MOBILE else "above"
+    within = "within" if row.multiply_adds < MOBILE else "above"
     return [
-        f"- Parameters: {amount(row['parameters'])} ({row['parameters']:,})",
-        f"- Multiply-adds of one image: {amount(row['multiply_adds'])}, {within} 600 M at "
+        f"- Parameters: {amount(row.parameters)} ({row.parameters:,})",
+        f"- Multiply-adds of one image: {amount(row.multiply_adds)}, {within} 600 M at "
         f"{pixels[1]} x {pixels[2]} pixels ({MOBILE_NOTE}), without biases, norms and pools",
-        f"- Trained in {duration(row['seconds'])}",
-        *_listed("Throughput", row["throughput"]),
+        f"- Trained in {duration(row.seconds)}",
+        *_listed("Throughput", asdict(row.throughput)),
     ]
 
 
 def _architecture(subject: Subject) -> list[str]:
     lines = []
     if subject.trained is not None:
-        given = subject.document["network"]
-        sizes = {name: value for name, value in given.items() if name not in ("genotype", "name")}
-        lines += [f"- Network: {code(given['name'])}", *_listed("Network", sizes)]
+        given = subject.trained.document.network
+        sizes = _without(asdict(given), "genotype", "name")
+        lines += [f"- Network: {code(given.name)}", *_listed("Network", sizes)]
     if subject.genotype is not None:
         lines += [f"- The {kind} cell: {subject.genotype.in_words(kind)}" for kind in KINDS]
     return lines
@@ -111,14 +114,13 @@ def _policy(subject: Subject) -> list[str]:
 
 
 def _data(subject: Subject) -> list[str]:
-    data = subject.document["data"]
-    others = {name: value for name, value in data.items() if name != "classes"}
+    others = _without(asdict(subject.document.data), "classes")
     names = ", ".join(code(name) for name in subject.classes)
     return [*_listed("Data", others), f"- {len(subject.classes)} classes: {names}"]
 
 
-def _training(subject: Subject, row: Mapping[str, Any]) -> list[str]:
-    return [*_listed("Recipe", row["recipe"]), *_made_by(subject.provenance)]
+def _training(subject: Subject, row: TrainedResult) -> list[str]:
+    return [*_listed("Recipe", asdict(row.recipe)), *_made_by(subject.provenance)]
 
 
 def _search(subject: Subject) -> list[str]:
@@ -127,18 +129,19 @@ def _search(subject: Subject) -> list[str]:
         return []
     if found is None:
         return ["The search's own result did not lie beside this training's when this was written."]
-    return [*_listed("Search", _table(found, "telemetry")), *_made_by(_table(found, "provenance"))]
+    took = {} if found.telemetry is None else asdict(found.telemetry)
+    return [*_listed("Search", took), *_made_by(found.provenance)]
 
 
-def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part that is a table; none where the file has another thing there."""
-    part = values.get(name)
-    return part if isinstance(part, Mapping) else {}
+def _made_by(provenance: Provenance | None) -> list[str]:
+    if provenance is None:
+        return []
+    told = _without(asdict(provenance), "diff_sha256", "host", "command")
+    return list(_listed("Made by", told))
 
 
-def _made_by(provenance: Mapping[str, Any]) -> list[str]:
-    wanted = ("commit", "dirty", "versions", "device", "started", "data_sha256")
-    return list(_listed("Made by", {k: provenance[k] for k in wanted if k in provenance}))
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _listed(what: str, values: Mapping[str, Any], inside: str = "") -> Iterator[str]:

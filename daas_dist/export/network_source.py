@@ -51,7 +51,7 @@ TORCH_ONLY = (
     ("daas_dist.export.torch_only", "read_safetensors"),
     ("daas_dist.export.torch_only", "normalise"),
 )
-WITHOUT = ("Genotype.in_words", "Genotype.to_json", "Genotype.from_json")
+WITHOUT = ("Genotype.in_words", "Genotype.to_document", "Genotype.from_document")
 RESERVED = ("ORIGIN", "CLASSES", "SHAPE", "SHORTER", "MEAN", "STD", "NORMAL", "REDUCE", "CONCAT",
             "untrained", "load", "prepare", "network")  # fmt: skip
 
@@ -72,7 +72,7 @@ def source(subject: Subject) -> str:
 
 
 def _untrained(subject: Subject) -> str:
-    channels = int(subject.document["data"]["shape"][0])  # it becomes source
+    channels = subject.document.data.shape[0]
     values = {"CLASSES": subject.classes}
     build = f'''
 def untrained(
@@ -114,29 +114,29 @@ def _without(subject: Subject) -> tuple[str, ...]:
     """Return what is for searches alone, and of the table of fixed networks all the others."""
     if subject.genotype is not None or subject.trained is None:
         return WITHOUT
-    own = subject.trained.document["network"]["name"]
+    own = subject.trained.document.network.name
     return tuple(f"FIXED.{name}" for name in models.FIXED if name != own)
 
 
 def _genotype_body(trained: Trained) -> str:
-    given = trained.document["network"]
+    given = trained.document.network
     return f'''
 def untrained() -> Network:
     """The network before training."""
     return Network(
         Genotype(NORMAL, REDUCE, CONCAT),
-        channels={given["channels"]!r},
-        cells={given["cells"]!r},
+        channels={given.channels!r},
+        cells={given.cells!r},
         classes=len(CLASSES),
         in_channels=SHAPE[0],
-        stem={given["stem"]!r},
-        auxiliary={given["auxiliary"]!r},
+        stem={given.stem!r},
+        auxiliary={given.auxiliary!r},
     )
 '''
 
 
 def _fixed_body(trained: Trained) -> str:
-    name = trained.document["network"]["name"]
+    name = trained.document.network.name
     return f'''
 def untrained() -> nn.Module:
     """The network before training."""

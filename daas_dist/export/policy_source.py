@@ -38,8 +38,8 @@ COPY = Copy(
     without=(
         "Policy.weights",
         "Policy.ranking",
-        "Policy.to_json",
-        "Policy.from_json",
+        "Policy.to_document",
+        "Policy.from_document",
         "Policy.__eq__",
     ),
     reserved=("ORIGIN", "SLOTS", "POLICIES", "POLICY", "policy"),

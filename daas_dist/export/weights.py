@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import safetensors.torch
@@ -28,7 +29,7 @@ def _in_order(file: bytes) -> bytes:
 def metadata(subject: Subject, trained: Trained) -> dict[str, Any]:
     """Return what the network is and what it takes, in plain values."""
     return {
-        "network": trained.document["network"],
+        "network": asdict(trained.document.network),
         "input": "float32 [N, *shape], (pixel / 255 - mean) / std a channel",
         "output": "logits [N, classes], before softmax",
         "shape": trained.expected.shape,

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from daas_dist.documents.results import Learned
 from daas_dist.methods import shown
 from daas_dist.methods.equations import (
     SampledArchitecture,
@@ -356,14 +357,14 @@ class Daas:
             "operation_share": shown.operation_share(logits),
         }
 
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def document(self, logits: Logits, memory: Memory) -> Learned:
+        evidence = alpha = beta = None
         if self.searches_policy:
-            found["evidence"] = shown.evidence_json(Evidence.from_tensors(memory["evidence"]))
+            evidence = shown.evidence_tables(Evidence.from_tensors(memory["evidence"]))
         if self.searches_architecture:
-            found["alpha"] = logits["alpha"].softmax(-1).tolist()
-            found["beta"] = [shown.edge_probability(b).tolist() for b in logits["beta"]]
-        return found
+            alpha = logits["alpha"].softmax(-1).tolist()
+            beta = [shown.edge_probability(b).tolist() for b in logits["beta"]]
+        return Learned(evidence, alpha, beta)
 
 
 def path(sampled: SampledArchitecture | None) -> Path:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from daas_dist.documents.results import Learned
 from daas_dist.methods.passes import Batch, Forward, Weights
 from daas_dist.spaces.cells import Genotype, Path
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
@@ -170,8 +171,8 @@ class Method(Protocol):
         """Return its part of a line of metrics.jsonl: tau, entropy, operation_share."""
         ...
 
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        """Return its part of result.json: alpha, beta, evidence."""
+    def document(self, logits: Logits, memory: Memory) -> Learned:
+        """Return its part of result.json."""
         ...
 
 

@@ -1,11 +1,11 @@
 """Share what methods have in common that learn α alone and run one path in a half of a step."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from daas_dist.documents.results import Learned
 from daas_dist.methods.interface import (
     Contribution,
     Found,
@@ -43,8 +43,8 @@ class OfAlpha:
         """Return the strongest operations, `none` apart (peer: DARTS)."""
         return Found(derive_strongest(strengths(logits)), self.fixed)
 
-    def document(self, logits: Logits, memory: Memory) -> dict[str, Any]:
-        return {"alpha": strengths(logits).tolist()}
+    def document(self, logits: Logits, memory: Memory) -> Learned:
+        return Learned(alpha=strengths(logits).tolist())
 
 
 def strengths(logits: Logits) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daas_dist.documents.results import EvidenceTables, Gains
 from daas_dist.methods.estimators import Evidence
 from daas_dist.methods.interface import POLICY, Logits, policy_logits
 from daas_dist.spaces.cells import INPUTS, KINDS, NODES, OPERATIONS, edges_into
@@ -29,8 +30,8 @@ def entropies(logits: Logits, parameters: str) -> dict[str, float | None]:
 
 @torch.no_grad()
 def operation_share(logits: Logits) -> dict[str, dict[str, float]] | None:
-    """Return the expected share of each operation over the edges that β would keep on average, over
-    all edges without β; None where no architecture is searched.
+    """Return the expected share of each operation over the edges that β would keep on average, each
+    into a node as likely without β; None where no architecture is searched.
 
     α may have a `none` beside the operations, whose share is what is missing to 1.
     """
@@ -62,23 +63,19 @@ def _edge_entropy(beta_CE: Tensor) -> float:
     return sum(_mean_entropy(beta_CE[:, edges_into(j)]) for j in nodes) / NODES
 
 
-def evidence_json(evidence: Evidence) -> dict[str, Any]:
-    """Mean advantage and standard error, null where a choice was never drawn."""
+def evidence_tables(evidence: Evidence) -> EvidenceTables:
+    """Return mean advantage and standard error, None where a choice was never drawn."""
 
     def finite(value: Tensor) -> Any:
         if value.ndim:
             return [finite(part) for part in value]
         return float(value) if bool(value.isfinite()) else None
 
-    tables = {
-        "operation": evidence.operation(),
-        "applied": evidence.applied(),
-        "magnitude": evidence.magnitude(),
-    }
-    return {
-        name: {"mean": finite(mean), "standard_error": finite(error)}
-        for name, (mean, error) in tables.items()
-    }
+    operation, applied, magnitude = (
+        Gains(*map(finite, table))
+        for table in (evidence.operation(), evidence.applied(), evidence.magnitude())
+    )
+    return EvidenceTables(operation, applied, magnitude)
 
 
 def of_architecture(logits: Logits, tau: float | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from daas_dist.documents import Damaged
+from daas_dist.documents import Damaged, checked
 from daas_dist.documents.events import ENDED, Event
+from daas_dist.documents.found import GenotypeDocument
 from daas_dist.documents.lines import REMEDY
 from daas_dist.documents.metrics import FILE
 from daas_dist.documents.results import Derived
@@ -221,7 +222,9 @@ def genotype_of(run: Run) -> Genotype | None:
         return run.result.genotype
     found = run.metrics[-1].genotype if run.metrics else None
     try:
-        return None if found is None else Genotype.from_json(found)
+        if found is None:
+            return None
+        return Genotype.from_document(checked(GenotypeDocument, found, "genotype"))
     except ValueError as error:
         raise Damaged(run.path / FILE, f"its last line: {error}", REMEDY) from error
 

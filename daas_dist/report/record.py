@@ -6,24 +6,25 @@ Needs no torch, so that what is damaged is told at once.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from daas_dist.documents import events, lines, metrics, results
 from daas_dist.documents.events import Event
-from daas_dist.documents.files import Damaged, read
+from daas_dist.documents.files import Damaged, is_there, read
 from daas_dist.documents.lines import Sample, read_rows
 from daas_dist.documents.metrics import SearchRow, TrainingRow
 from daas_dist.documents.results import Comparison, Evaluation, SearchResult, Telemetry
-from daas_dist.documents.whole import read_object
+from daas_dist.documents.run import PROVENANCE, Provenance
 
 if TYPE_CHECKING:
     from daas_dist.spaces.cells import Genotype
     from daas_dist.spaces.policy import Policy
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 __all__ = ["Run", "Training", "read_rows"]
@@ -76,14 +77,14 @@ class Found:
         from daas_dist.spaces.cells import Genotype
 
         found = self.document.genotype
-        return None if found is None else self._parsed(Genotype.from_json, found)
+        return None if found is None else self._parsed(Genotype.from_document, found)
 
     @cached_property
     def policy(self) -> "Policy | None":
         from daas_dist.spaces.policy import Policy
 
         found = self.document.policy
-        return None if found is None else self._parsed(Policy.from_json, found)
+        return None if found is None else self._parsed(Policy.from_document, found)
 
     @property
     def telemetry(self) -> Telemetry:
@@ -91,7 +92,7 @@ class Found:
             raise Damaged(self.path, "has no telemetry", results.REMEDY)
         return self.document.telemetry
 
-    def _parsed(self, parse: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> T:
+    def _parsed(self, parse: Callable[[D], T], found: D) -> T:
         try:
             return parse(found)
         except ValueError as error:
@@ -118,7 +119,7 @@ class Run:
     comparison: Comparison | None
     trainings: list[Training]
     config: str
-    provenance: dict[str, Any] | None
+    provenance: Provenance | None
 
     @property
     def name(self) -> str:
@@ -141,24 +142,20 @@ class Run:
         """ValueError says which document is not right."""
         events.require_run(path)
         told, all_of_them = lines.last(path / events.FILE, Event.parse, SHOWN_EVENTS)
-        ended, comparison = events.ending(path), path / results.COMPARISON.file
-        remedy = results.COMPARISON.remedy
-        listed = read_object(comparison, remedy)
-        if listed is not None:
-            results.check_schema(comparison, listed)
+        kept = results.KEPT.read(path)
         return Run(
             path=path,
             status=events.state(path),
-            reason=_reason(ended, told),
+            reason=_reason(events.ending(path), told),
             sampled=lines.spread(path / metrics.FILE, SearchRow.parse),
             events=told,
             all_events=all_of_them,
             result=_found(path),
-            searched=_copied(path),
+            searched=None if kept is None else Found(path / results.KEPT.file, kept),
             comparison=results.COMPARISON.read(path),
             trainings=[Training.of(folder) for folder in events.trainings(path)],
             config=_config(path / "config.yaml"),
-            provenance=read_object(path / "provenance.json", "remove it"),
+            provenance=PROVENANCE.read(path),
         )
 
     @property
@@ -178,16 +175,8 @@ class Run:
 def _found(path: Path) -> Found | None:
     """The result of a search; of another kind it is none of a page's."""
     file = path / results.FILE
-    if read_object(file, results.REMEDY) is None or results.kind_of(file) == "trained":
-        return None
-    return Found(file, results.read(file, "search")[0])
-
-
-def _copied(path: Path) -> Found | None:
-    file = path / "search.json"
-    if read_object(file, "remove it: the training writes it anew when it goes on") is None:
-        return None
-    return Found(file, results.read(file, "search")[0])
+    document = results.read(file) if is_there(file) else None
+    return Found(file, document) if isinstance(document, SearchResult) else None
 
 
 def _config(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from daas_dist.documents.escaping import visible
 from daas_dist.documents.results import FILE, SearchResult
@@ -167,7 +168,8 @@ def _curves(run: Run, name: str) -> str:
 
 def _provenance(run: Run) -> str:
     rows = [("Directory", f"<code>{text(run.path.resolve())}</code>")]
-    for key, value in (run.provenance or {}).items():
+    made_by = {} if run.provenance is None else asdict(run.provenance)
+    for key, value in made_by.items():
         if value is not None:
             rows.append((text(key.replace("_", " ")), _value(value)))
     if run.result is not None:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,49 +13,14 @@ from daas_dist.spaces.cells import Genotype
 from daas_dist.spaces.policy import Policy
 
 
-def parts(path: Path) -> tuple[SearchResult, Genotype | None, Policy | None]:
-    """The result.json of a search, its architecture and its policy; either is None if it was not
-    searched. ValueError if it is another file, or damaged."""
-    document, _ = results.read(path, "search")
-    try:
-        genotype = None if document.genotype is None else Genotype.from_json(document.genotype)
-        policy = None if document.policy is None else Policy.from_json(document.policy)
-    except ValueError as error:
-        raise Damaged(path, str(error), results.REMEDY) from error
-    return document, genotype, policy
-
-
-def read(path: Path | str) -> dict[str, Any]:
-    """All that the result.json of a search says, once it is checked. As parts()."""
-    parts(Path(path))
-    return results.read(Path(path), "search")[1]
-
-
-def load_genotype(path: Path) -> Genotype:
-    """The architecture of a search. ValueError if it has none."""
-    _, genotype, _ = parts(path)
-    if genotype is None:
-        raise ValueError(f"{path} holds no architecture (its search had target=policy)")
-    return genotype
-
-
-def load_policy(path: Path) -> Policy:
-    """The policy of a search. ValueError if it has none."""
-    _, _, policy = parts(path)
-    if policy is None:
-        raise ValueError(f"{path} holds no policy (its search had target=architecture)")
-    return policy
-
-
 @dataclass(frozen=True)
 class Found:
-    """genotype and policy of a result; either is None if it was not searched. classes and
-    in_channels are those of the data it was searched on."""
+    """The result.json of a search, its genotype and its policy; either is None if it was not
+    searched."""
 
+    document: SearchResult
     genotype: Genotype | None
     policy: Policy | None
-    classes: int
-    in_channels: int
 
     def network(
         self,
@@ -68,7 +32,8 @@ class Found:
         classes: int | None = None,
         in_channels: int | None = None,
     ) -> Network:
-        """The derived network, untrained; without sizes DARTS' for CIFAR. For ImageNet:
+        """The derived network, untrained; without sizes DARTS' for CIFAR, of the classes and
+        channels of the images it was searched on. For ImageNet:
         network(48, 14, stem="imagenet", classes=1000). Arguments as models.network.Network's."""
         if self.genotype is None:
             raise ValueError("this result holds no architecture (its search had target=policy)")
@@ -76,8 +41,8 @@ class Found:
             self.genotype,
             channels,
             cells,
-            self.classes if classes is None else classes,
-            self.in_channels if in_channels is None else in_channels,
+            len(self.document.data.classes) if classes is None else classes,
+            self.document.data.shape[0] if in_channels is None else in_channels,
             stem,
             auxiliary,
         )
@@ -90,6 +55,34 @@ class Found:
 
 
 def load(path: Path | str) -> Found:
-    """daas_dist.load("result.json").network() and .transform()."""
-    document, genotype, policy = parts(Path(path))
-    return Found(genotype, policy, len(document.data.classes), document.data.shape[0])
+    """daas_dist.load("result.json").network() and .transform(). ValueError if it is not the
+    result.json of a search, or damaged."""
+    path = Path(path)
+    document = results.read(path)
+    if not isinstance(document, SearchResult):
+        raise ValueError(f"{path} is not the result.json of a search")
+    genotype, policy = document.genotype, document.policy
+    try:
+        return Found(
+            document,
+            None if genotype is None else Genotype.from_document(genotype),
+            None if policy is None else Policy.from_document(policy),
+        )
+    except ValueError as error:
+        raise Damaged(path, str(error), results.REMEDY) from error
+
+
+def load_genotype(path: Path) -> Genotype:
+    """The architecture of a search. ValueError if it has none."""
+    genotype = load(path).genotype
+    if genotype is None:
+        raise ValueError(f"{path} holds no architecture (its search had target=policy)")
+    return genotype
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy of a search. ValueError if it has none."""
+    policy = load(path).policy
+    if policy is None:
+        raise ValueError(f"{path} holds no policy (its search had target=architecture)")
+    return policy

@@ -112,10 +112,7 @@ class Trained:
     policy that it was trained with, None where that was none of ours."""
 
     folder: Path
-    document: dict[str, Any]
-    """All of result.json."""
-    result: TrainedResult
-    """The same, typed."""
+    document: TrainedResult
     genotype: Genotype | None
     policy: Policy | None
     classes: tuple[str, ...]
@@ -149,7 +146,7 @@ class Trained:
 
     def untrained(self) -> nn.Module:
         """The network without its weights."""
-        given, channels = self.result.network, self.expected.shape[0]
+        given, channels = self.document.network, self.expected.shape[0]
         if self.genotype is None:
             return models.build(given.name, classes=len(self.classes), in_channels=channels)
         return Network(
@@ -168,7 +165,7 @@ class Trained:
         data = files.read(path, "copy it from the run again", MOST_WEIGHTS)
         if data is None:
             raise ValueError(f"no file {path}; the weights lie beside their result.json")
-        found, expected = hashlib.sha256(data).hexdigest(), self.result.weights.sha256
+        found, expected = hashlib.sha256(data).hexdigest(), self.document.weights.sha256
         if found != expected:
             raise ValueError(
                 f"{path} is not the file of this result: its sha256 is {found}, expected "
@@ -190,22 +187,24 @@ class Trained:
         return PolicyTransform(self.policy, generator)
 
     def _weights_path(self) -> Path:
-        return self.folder / self.result.weights.file
+        return self.folder / self.document.weights.file
 
 
 def load(path: Path | str) -> Trained:
     """The network of a training's result.json. Its weights are read when they are asked for."""
     path = Path(path)
-    result, document = results.read(path, "trained")
+    document = results.read(path)
+    if not isinstance(document, TrainedResult):
+        raise ValueError(f"{path} is not the result.json of a trained network")
     try:
-        return _trained(path.parent, result, document)
+        return _trained(path.parent, document)
     except ValueError as error:
         raise Damaged(path, str(error), results.REMEDY) from error
 
 
-def _trained(folder: Path, result: TrainedResult, document: dict[str, Any]) -> Trained:
+def _trained(folder: Path, document: TrainedResult) -> Trained:
     """ValueError says which parts contradict each other."""
-    network, data = result.network, result.data
+    network, data = document.network, document.data
     channels, height, width = data.shape
     if height != width:
         raise ValueError(f"data.shape is {data.shape}, expected a square")
@@ -222,13 +221,12 @@ def _trained(folder: Path, result: TrainedResult, document: dict[str, Any]) -> T
             f"the network has {network.classes} classes and {network.in_channels} channels, "
             f"its data {len(data.classes)} and {channels}"
         )
-    policy = result.policy_result
+    policy = document.policy_result
     return Trained(
         folder=folder,
         document=document,
-        result=result,
-        genotype=None if network.genotype is None else Genotype.from_json(network.genotype),
-        policy=None if policy is None else Policy.from_json(policy),
+        genotype=None if network.genotype is None else Genotype.from_document(network.genotype),
+        policy=None if policy is None else Policy.from_document(policy),
         classes=tuple(data.classes),
         expected=Input(
             (channels, height, width),

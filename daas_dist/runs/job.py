@@ -8,33 +8,49 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from daas_dist import config as configuration
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import ConfigError, Frozen
 from daas_dist.distributed.connect import connect
-from daas_dist.distributed.cut import cut
 from daas_dist.distributed.faults import PeerLost
-from daas_dist.distributed.mesh import Mesh, choose_data, share_batches
+from daas_dist.distributed.mesh import Mesh
 from daas_dist.documents import run as run_documents
-from daas_dist.rng import Part
 from daas_dist.runs import checkpoint, stopping
 from daas_dist.runs import tensorboard as board
 from daas_dist.runs.lock import Lock, Occupied
-from daas_dist.runs.log import RunLog, provenance, write_text
+from daas_dist.runs.log import RunLog, provenance
 from daas_dist.runs.memory import keep_freed_memory
 from daas_dist.runs.stopping import Stop
 
 PROVENANCE = run_documents.PROVENANCE.file
 
 
+class Settings(Protocol):
+    """Where and how a job computes: keys of the configuration that are of no group."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def run_dir(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def deterministic(self) -> bool: ...
+    @property
+    def tensorboard(self) -> bool: ...
+    @property
+    def stop_after_minutes(self) -> float | None: ...
+    @property
+    def patience_minutes(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Job:
     """What every rank of a run has at hand."""
 
-    config: Config
+    frozen: Frozen
     mesh: Mesh
     stop: Stop
     run_dir: Path
@@ -52,7 +68,7 @@ class Job:
         """Write provenance.json. ConfigError if the run began on other images."""
         began = run_documents.PROVENANCE.read(self.run_dir)
         changed = began is not None and began.data_sha256 != data_sha256
-        if began is not None and changed and "data" not in self.config.resume.allow:
+        if began is not None and changed and not self.frozen.allows("data"):
             raise ConfigError(
                 f"{self.run_dir} holds a run on other training images (sha256 "
                 f"{began.data_sha256[:12]}… -> {data_sha256[:12]}…); set run_dir to a new folder, "
@@ -64,53 +80,56 @@ class Job:
 
 Report = Callable[[Path], object]
 
+Arrange = Callable[[Mesh, timedelta], Mesh]
+"""(all ranks, how long they wait for each other) -> the same ranks as they share the work.
+ConfigError where they cannot, before anything is written."""
+
 
 @contextmanager
-def at_work(config: Config, exchanges: bool = True, report: Report | None = None) -> Generator[Job]:
+def at_work(
+    settings: Settings,
+    frozen: Frozen,
+    arrange: Arrange,
+    *,
+    exchanges: bool = True,
+    report: Report | None = None,
+) -> Generator[Job]:
     """The job of this process. The run directory is this job's alone while it lasts.
 
-    exchanges: whether the ranks compute one result together, and so wait for each other at every
-    step; else they meet at the end only. An error that the same command would meet again is left
-    in the file FAILED.
+    frozen: what the directory keeps as config.yaml. exchanges: whether the ranks compute one result
+    together, and so wait for each other at every step; else they meet at the end only. An error
+    that the same command would meet again is left in the file FAILED.
     """
-    device = _choose_device(config.device)
+    device = _choose_device(settings.device)
     if device == "cpu":
         keep_freed_memory()
-    if config.deterministic:
+    if settings.deterministic:
         be_deterministic()
     # Where a rank waits in vain its watchdog is to speak first, not the backend.
-    arrival = timedelta(minutes=config.patience_minutes)
+    arrival = timedelta(minutes=settings.patience_minutes)
     patience = 2 * arrival if exchanges else timedelta(days=90)
     mesh = connect(device if exchanges else "cpu", patience, arrival)
     with _leaving(mesh), ExitStack() as held:
-        if config.kind == "search":
-            search, node = config.search, int(os.environ.get("LOCAL_WORLD_SIZE", mesh.world))
-            data = choose_data(
-                config.mesh, mesh.world, node, search.architectures, search.batch_size
-            )
-            mesh = share_batches(mesh, data, patience)
-        elif exchanges:
-            train = config.train  # what the ranks cannot share is refused here
-            cut(train.batch_size, train.micro_batch, Part(mesh.rank, mesh.world))
+        mesh = arrange(mesh, patience)
         stop = held.enter_context(Stop())
         log: RunLog | None = None
         lock: Lock | None = None
 
         def prepare() -> str:
             nonlocal log, lock
-            run_dir = _open(config)
+            run_dir = _open(settings)
             lock = held.enter_context(Lock(run_dir))
-            changes = _freeze(config, run_dir)
-            log = RunLog(run_dir, config.tensorboard)
+            changes = _freeze(frozen, run_dir)
+            log = RunLog(run_dir, settings.tensorboard)
             if changes:
                 log.event("reconfigured", changes=changes)
             return str(run_dir)
 
         run_dir = Path(mesh.led(prepare))
-        stop.watch(run_dir, config.stop_after_minutes)
+        stop.watch(run_dir, settings.stop_after_minutes)
         place = torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}")
         try:
-            yield Job(config, mesh, stop, run_dir, place, log, lock)
+            yield Job(frozen, mesh, stop, run_dir, place, log, lock)
             if report is not None and mesh.leads and (run_dir / "DONE").exists():
                 report(run_dir)
             # All at once: launchers end those that stay behind the first.
@@ -162,32 +181,30 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _open(config: Config) -> Path:
-    if config.tensorboard:
+def _open(settings: Settings) -> Path:
+    if settings.tensorboard:
         board.require()
-    name = f"{config.stage}-{datetime.now():%Y%m%d-%H%M%S}"
-    run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    name = f"{settings.stage}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = Path(settings.run_dir) if settings.run_dir else Path("runs") / name
     if (run_dir / stopping.FILE).exists():
         raise ConfigError(f"{run_dir / stopping.FILE} is there; remove it to go on with this run")
     run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir
 
 
-def _freeze(config: Config, run_dir: Path) -> dict[str, str]:
+def _freeze(frozen: Frozen, run_dir: Path) -> dict[str, str]:
     """Write the configuration, or compare it with that of a run which began: what differs, allowed.
 
     A start that failed before it had its images leaves nothing that a corrected one would break.
     """
-    frozen = run_dir / "config.yaml"
-    differs, began = {}, (run_dir / PROVENANCE).exists()
-    if began:
-        differs = configuration.difference(configuration.load_frozen(frozen), config)
-        refused = [f"{k}: {v}" for k, v in differs.items() if k not in config.resume.allow]
-        if refused:
-            raise ConfigError(
-                f"{run_dir} holds a run of another configuration ({'; '.join(refused)}); set "
-                "run_dir to a new folder, or resume.allow=[KEY,…] to go on with the new values"
-            )
+    path, began = run_dir / "config.yaml", (run_dir / PROVENANCE).exists()
+    differs = frozen.changes(path) if began else {}
+    refused = [f"{key}: {told}" for key, told in differs.items() if not frozen.allows(key)]
+    if refused:
+        raise ConfigError(
+            f"{run_dir} holds a run of another configuration ({'; '.join(refused)}); set "
+            "run_dir to a new folder, or resume.allow=[KEY,…] to go on with the new values"
+        )
     if differs or not began:
-        write_text(frozen, configuration.to_yaml(config))
+        frozen.write(path)
     return differs

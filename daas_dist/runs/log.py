@@ -27,7 +27,6 @@ from daas_dist.documents.writing import (
     json_line,
     sync_folder,
     write_bytes,
-    write_json,
     write_synced,
     write_text,
 )
@@ -35,7 +34,7 @@ from daas_dist.runs.tensorboard import Board
 
 __all__ = [
     "CODE", "ENDINGS", "EVENTS", "METRICS", "RunLog", "checkout", "provenance", "read_events",
-    "read_metrics", "sync_folder", "write_bytes", "write_json", "write_synced", "write_text",
+    "read_metrics", "sync_folder", "write_bytes", "write_synced", "write_text",
 ]  # fmt: skip
 
 ENDINGS = tuple(STATES)

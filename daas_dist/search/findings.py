@@ -1,4 +1,4 @@
-"""What a search has found so far: a line of metrics.jsonl, and its part of result.json."""
+"""What a search has found so far: a line of metrics.jsonl, and result.json."""
 
 import time
 from dataclasses import asdict
@@ -6,6 +6,16 @@ from typing import Any
 
 import torch
 
+from daas_dist.config import values_of
+from daas_dist.data.dataset import DataSet
+from daas_dist.documents.results import (
+    Derived,
+    SearchedData,
+    SearchResult,
+    Telemetry,
+    Unlimited,
+)
+from daas_dist.documents.run import Provenance
 from daas_dist.search.budget import expected_cost
 from daas_dist.search.metrics import Interval
 from daas_dist.search.steps import Search
@@ -36,66 +46,82 @@ def metrics(search: Search, images_per_second: float) -> dict[str, Any]:
         "operation_share": share,
         "skip_share": {kind: ops["skip_connect"] for kind, ops in share.items()} if share else None,
         "policy_weight": dict(found.ranking()) if found else None,
-        "genotype": genotype.to_json() if genotype else None,
-        **_costs(search, genotype),
+        "genotype": asdict(genotype) if genotype else None,
+        "parameters": search.costs.parameters.of(genotype) if genotype else None,
+        "multiply_adds": search.costs.multiply_adds.of(genotype) if genotype else None,
+        "expected_multiply_adds": _expected_multiply_adds(search),
+        "price": _price(search),
         "communication": search.mesh.traffic.take(),
         "idle_share": search.mesh.traffic.idle(),
     }
 
 
-def result(search: Search) -> dict[str, Any]:
-    """The search's part of result.json."""
-    state = search.state
+def result(
+    search: Search, data: DataSet, val_accuracy: float | None, made_by: Provenance | None
+) -> SearchResult:
+    """Return result.json. val_accuracy: of the last interval."""
+    state, images = search.state, data.train
     genotype, found = search.genotype(), search.policy()
-    told = search.method.document(state.detached(), state.memory)
-    return {
-        "schema": 1,
-        "kind": "search",
-        "genotype": genotype.to_json() if genotype else None,
-        "policy": found.to_json() if found else None,
-        "evidence": told.get("evidence"),
-        "alpha": told.get("alpha"),
-        "beta": told.get("beta"),
-        "derived": _derived(search, genotype) if genotype else None,
-        "telemetry": {"steps": state.step, "passes": state.passes, "seconds": state.seconds},
-    }
+    learned = search.method.document(state.detached(), state.memory)
+    return SearchResult(
+        schema=1,
+        kind="search",
+        genotype=genotype.to_document() if genotype else None,
+        policy=found.to_document() if found else None,
+        evidence=learned.evidence,
+        alpha=learned.alpha,
+        beta=learned.beta,
+        derived=_derived(search, genotype) if genotype else None,
+        telemetry=Telemetry(state.step, state.passes, state.seconds, val_accuracy),
+        data=SearchedData(
+            name=search.config.data.name,
+            classes=list(images.classes),
+            mean=data.mean,
+            std=data.std,
+            shape=list(images.shape),
+            bits=images.bits,
+        ),
+        config=values_of(search.config),
+        provenance=made_by,
+    )
 
 
 @torch.no_grad()
-def _costs(search: Search, genotype: Genotype | None) -> dict[str, int | float | None]:
-    """Count the costs of the network that the genotype stands for, and in expectation over those
-    that α and β do; the price (nats) that holds them to limits."""
-    if genotype is None:
-        return dict.fromkeys(("parameters", "multiply_adds", "expected_multiply_adds", "price"))
-    costs, state = search.costs, search.state
-    expected, logits = None, state.detached()
-    if "beta" in logits:  # else a method has no such distribution
-        alpha, beta = logits["alpha"].double(), logits["beta"].double()
-        expected = float(expected_cost(costs.multiply_adds, alpha, beta))
-    return {
-        "parameters": costs.parameters.of(genotype),
-        "multiply_adds": costs.multiply_adds.of(genotype),
-        "expected_multiply_adds": expected,
-        "price": None if search.budget is None else state.price,
-    }
+def _expected_multiply_adds(search: Search) -> float | None:
+    """Count those of the networks that α and β stand for, on average; None where a method has no
+    such distribution."""
+    logits = search.state.detached()
+    if "beta" not in logits:
+        return None
+    alpha, beta = logits["alpha"].double(), logits["beta"].double()
+    return float(expected_cost(search.costs.multiply_adds, alpha, beta))
 
 
-def _derived(search: Search, genotype: Genotype) -> dict[str, Any]:
-    """The network that was found: its size, its costs, and what the limits changed at the end."""
+def _price(search: Search) -> float | None:
+    """Return the nats that hold a search to its limits."""
+    return None if search.budget is None else search.state.price
+
+
+def _derived(search: Search, genotype: Genotype) -> Derived:
     costs, settings = search.costs, search.config.search
     freely = search.found().genotype
     assert freely is not None
-    changed = None
+    unlimited = None
     if freely != genotype:
-        changed = {
-            "genotype": freely.to_json(),
-            "parameters": costs.parameters.of(freely),
-            "multiply_adds": costs.multiply_adds.of(freely),
-        }
-    return {
-        **asdict(costs.size),
-        **_costs(search, genotype),
-        "max_flops": settings.max_flops,
-        "max_parameters": settings.max_parameters,
-        "without_limit": changed,
-    }
+        unlimited = Unlimited(
+            freely.to_document(), costs.parameters.of(freely), costs.multiply_adds.of(freely)
+        )
+    return Derived(
+        channels=costs.size.channels,
+        cells=costs.size.cells,
+        classes=costs.size.classes,
+        image=list(costs.size.image),
+        stem=costs.size.stem,
+        parameters=costs.parameters.of(genotype),
+        multiply_adds=costs.multiply_adds.of(genotype),
+        expected_multiply_adds=_expected_multiply_adds(search),
+        price=_price(search),
+        max_flops=settings.max_flops,
+        max_parameters=settings.max_parameters,
+        without_limit=unlimited,
+    )

@@ -1,24 +1,26 @@
 """The run of a search: data and network from a configuration, resume, the steps, the result."""
 
+import os
 import sys
 import time
-from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from daas_dist import models
-from daas_dist.config import Config
+from daas_dist.config import Config, Frozen
 from daas_dist.data.dataset import (
     DataSet,
     load_data_in_turn,
-    split_search,
     tell_read,
     tell_replaced,
 )
+from daas_dist.data.enough import Use
 from daas_dist.distributed.faults import Watchdog
-from daas_dist.documents import lines
+from daas_dist.distributed.mesh import Mesh, choose_data, share_batches
+from daas_dist.documents import lines, results
 from daas_dist.documents.escaping import told
 from daas_dist.documents.metrics import SearchRow
 from daas_dist.documents.run import PROVENANCE
@@ -32,7 +34,7 @@ from daas_dist.results.searched import load_genotype, load_policy
 from daas_dist.rng import stream
 from daas_dist.runs import checkpoint, stopping
 from daas_dist.runs.job import Job, Report, at_work, load_together
-from daas_dist.runs.log import METRICS, write_json
+from daas_dist.runs.log import METRICS
 from daas_dist.search import findings
 from daas_dist.search.steps import Search, SearchData
 
@@ -58,9 +60,19 @@ def run_search(config: Config, report: Report | None = None) -> Path:
 
     report: what rank 0 does with a finished run directory while the others wait.
     """
-    with at_work(config, report=report) as job:
-        data = load_data_in_turn(config, job.mesh)
-        train, val = split_search(data.train, 1 - config.data.val_share, config.seed)
+    settings = config.search
+
+    def arrange(mesh: Mesh, patience: timedelta) -> Mesh:
+        node = int(os.environ.get("LOCAL_WORLD_SIZE", mesh.world))
+        data = choose_data(
+            config.mesh, mesh.world, node, settings.architectures, settings.batch_size
+        )
+        return share_batches(mesh, data, patience)
+
+    with at_work(config, Frozen(config), arrange, report=report) as job:
+        use = Use(2, "search.batch_size", settings.batch_size)
+        data = load_data_in_turn(config.data, config.seed, use, job.mesh)
+        train, val = data.train.split(1 - config.data.val_share, config.seed)
         fixed = load_policy(Path(config.policy.fixed)) if config.policy.fixed else None
         network = build_network(config, len(train.classes))
         if job.mesh.data > 1 and config.mesh.norm == "synchronised":
@@ -111,12 +123,12 @@ def _resume(search: Search, job: Job) -> None:
 
 def _steps(search: Search, job: Job) -> bool:
     """Step, log, save, stop. Whether the last step was reached."""
-    settings, state, log = job.config.search, search.state, job.log
+    settings, state, log = search.config.search, search.state, job.log
     # Kept for good: the last state that no policy has touched.
     warmed_up = settings.warmup_epochs * search.train_batches.steps_per_epoch
     with (
         Display(job.run_dir.name) if job.mesh.leads else _Silent() as display,
-        Watchdog(job.mesh.rank, 60 * job.config.patience_minutes, job.run_dir) as watchdog,
+        Watchdog(job.mesh.rank, 60 * search.config.patience_minutes, job.run_dir) as watchdog,
     ):
         began, before, images, replaced = time.monotonic(), state.seconds, 0, 0
         while state.step < search.steps:
@@ -171,26 +183,14 @@ class _Silent:
 
 
 def _finish(search: Search, data: DataSet, job: Job) -> None:
-    config, run_dir = job.config, job.run_dir
-    result = findings.result(search)
-    result["data"] = {
-        "name": config.data.name,
-        "classes": list(data.train.classes),
-        "mean": data.mean,
-        "std": data.std,
-        "shape": list(data.train.shape),
-        "bits": data.train.bits,
-    }
+    run_dir = job.run_dir
     (row,), _ = lines.last(run_dir / METRICS, SearchRow.parse, 1)
-    result["telemetry"]["val_accuracy"] = row.val_accuracy
-    result["config"] = asdict(config)
-    made = PROVENANCE.read(run_dir)
-    assert made is not None
-    result["provenance"] = asdict(made)
     policy = search.policy()
     if policy is not None:
         shown = data.train.central(torch.arange(8))
-        Samples.draw(shown, policy.apply, stream(config.seed, "samples")).save(run_dir)
-    write_json(run_dir / "result.json", result)
+        Samples.draw(shown, policy.apply, stream(search.config.seed, "samples")).save(run_dir)
+    made_by = PROVENANCE.read(run_dir)
+    assert made_by is not None
+    results.write(run_dir, findings.result(search, data, row.val_accuracy, made_by))
     assert job.log is not None
     job.log.finish("DONE")

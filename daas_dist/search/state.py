@@ -27,7 +27,8 @@ class AdamSettings(Protocol):
 
 
 class PolicySettings(AdamSettings, Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
 
 class Settings(Protocol):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from daas_dist.config import Config
-from daas_dist.data.dataset import Source, open_feed
+from daas_dist.data import Source
+from daas_dist.data.dataset import open_feed
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.interface import Found, Method, Update, gradients
 from daas_dist.methods.passes import Forward, Weights, functional
@@ -60,7 +61,7 @@ class Search:
             part=mesh.part,
             device=device,
         )
-        self.train_batches = self.feed.orders["train"].batches
+        self.train_batches = self.feed.batches
         self.steps = self.epochs * self.train_batches.steps_per_epoch
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = SearchState.initial(

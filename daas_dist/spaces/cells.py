@@ -5,13 +5,14 @@ earlier node, so a cell has 2 + 3 + 4 + 5 = 14 edges; an architecture keeps two 
 one operation an edge. There is no "none" operation: the in-degree is exactly two (paper, Sec. 3.2).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from daas_dist.documents.found import GenotypeDocument
 
 KINDS = ("normal", "reduce")
 OPERATIONS = (
@@ -80,42 +81,12 @@ class Genotype:
         """ "sep_conv_3x3 from 0, skip_connect from 1, …", two for each node."""
         return ", ".join(f"{operation} from {source}" for operation, source in self.cell(kind))
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "normal": [list(pair) for pair in self.normal],
-            "reduce": [list(pair) for pair in self.reduce],
-            "concat": list(self.concat),
-        }
+    def to_document(self) -> GenotypeDocument:
+        return GenotypeDocument(self.normal, self.reduce, self.concat)
 
     @staticmethod
-    def from_json(document: Mapping[str, Any]) -> "Genotype":
-        if not isinstance(document, Mapping):
-            raise ValueError(f"genotype: expected a mapping, got {type(document).__name__}")
-        expected = {"normal", "reduce", "concat"}
-        if set(document) != expected:
-            raise ValueError(
-                f"genotype: expected the keys {sorted(expected)}, got {list(document)!a:.80}"
-            )
-        return Genotype(
-            normal=_read_pairs("normal", document["normal"]),
-            reduce=_read_pairs("reduce", document["reduce"]),
-            concat=_read_concat(document["concat"]),
-        )
-
-
-def _read_pairs(kind: str, pairs: Any) -> tuple[Pair, ...]:
-    try:
-        return tuple((operation, source) for operation, source in pairs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"genotype: {kind} must be a list of [operation, source] pairs, got {pairs!a:.80}"
-        ) from error
-
-
-def _read_concat(nodes: Any) -> tuple[int, ...]:
-    if not isinstance(nodes, list) or any(type(node) is not int for node in nodes):
-        raise ValueError(f"genotype: concat must be a list of nodes, got {nodes!a:.80}")
-    return tuple(nodes)
+    def from_document(document: GenotypeDocument) -> "Genotype":
+        return Genotype(document.normal, document.reduce, document.concat)
 
 
 def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
@@ -133,9 +104,9 @@ def _check_cell(kind: str, pairs: Sequence[Pair]) -> None:
                     f"genotype: {kind} node {target} names the unknown operation "
                     f"{operation!a:.60}; known: {', '.join(OPERATIONS)}"
                 )
-            if type(source) is not int or not 0 <= source < target:
+            if not 0 <= source < target:
                 allowed = f"it may read 0 to {target - 1}"
-                raise ValueError(f"genotype: {kind} node {target} reads {source!a:.60}; {allowed}")
+                raise ValueError(f"genotype: {kind} node {target} reads {source}; {allowed}")
         if len({source for _, source in chosen}) != IN_DEGREE:
             raise ValueError(
                 f"genotype: {kind} node {target} reads {[s for _, s in chosen]}; in-degree "

@@ -4,16 +4,14 @@ Axes: N draws, K slots, O operations, M magnitudes, R policies (all O**K ordered
 A draw Γ says for every slot which operation, whether it is applied, and with which magnitude.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from daas_dist.documents import checked
-from daas_dist.documents.results import PolicyDocument
+from daas_dist.documents.found import PolicyDocument, Ranked
 from daas_dist.rng import WHOLE, Part
 from daas_dist.spaces import operations as augment
 
@@ -290,33 +288,32 @@ class Policy:
         order = torch.argsort(weight_O, descending=True, stable=True).tolist()
         return [(augment.NAMES[o], float(weight_O[o])) for o in order]
 
-    def to_json(self) -> dict[str, Any]:
-        ranking = [{"operation": name, "weight": weight} for name, weight in self.ranking()]
-        return {
-            "slots": self.slots,
-            "parameters": self.parameters,
-            "ranges": self.ranges,
-            "operations": list(augment.NAMES),
-            "probabilities": self.probability_KO.tolist(),
-            "application": self.application.tolist(),
-            "magnitudes": self.magnitude.tolist(),
-            "ranking": ranking,
-        }
+    def to_document(self) -> PolicyDocument:
+        return PolicyDocument(
+            slots=self.slots,
+            parameters=self.parameters,
+            ranges=self.ranges,
+            operations=list(augment.NAMES),
+            probabilities=self.probability_KO.tolist(),
+            application=self.application.tolist(),
+            magnitudes=self.magnitude.tolist(),
+            ranking=[Ranked(*each) for each in self.ranking()],
+        )
 
     @staticmethod
-    def from_json(document: Mapping[str, Any]) -> "Policy":
-        given = checked(PolicyDocument, document, "policy")
-        if tuple(given.operations) != augment.NAMES:
+    def from_document(document: PolicyDocument) -> "Policy":
+        """ValueError if it is of other operations."""
+        if tuple(document.operations) != augment.NAMES:
             raise ValueError(
-                f"policy: operations {given.operations!a:.80} differ from this version's "
+                f"policy: operations {document.operations!a:.80} differ from this version's "
                 f"{list(augment.NAMES)}"
             )
         return Policy(
-            probability_KO=torch.tensor(given.probabilities, dtype=torch.float32),
-            application=torch.tensor(given.application, dtype=torch.float32),
-            magnitude=torch.tensor(given.magnitudes),
-            parameters=given.parameters,
-            ranges=given.ranges,
+            probability_KO=torch.tensor(document.probabilities, dtype=torch.float32),
+            application=torch.tensor(document.application, dtype=torch.float32),
+            magnitude=torch.tensor(document.magnitudes),
+            parameters=document.parameters,
+            ranges=document.ranges,
         )
 
     def __eq__(self, other: object) -> bool:

@@ -15,8 +15,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,15 +26,18 @@ from rich.table import Table
 from rich.text import Text
 
 from daas_dist import config as configuration
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import ConfigError
 from daas_dist.documents.escaping import told
 from daas_dist.system import slurm
 from daas_dist.system.published import pace
 from daas_dist.system.slurm import SlurmError
 
 if TYPE_CHECKING:
+    from daas_dist.config.schema import Data
     from daas_dist.data import Shards
 
+RUNS = "runs"
+"""Where run directories are made that nobody names."""
 SIGNAL_SECONDS = 90
 """How long before its time limit launch/submit.py has a job told to save, unless told otherwise."""
 LEAST_TORCH = (2, 11)
@@ -64,10 +68,14 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         print(f"daas doctor: {told(error)}", file=sys.stderr)
         return 2
+    looks = _looks(Path(config.run_dir or RUNS if config else RUNS))
+    if config is not None:
+        splits = 2 if config.kind == "search" else 1
+        looks["data"] = partial(images, config.data, config.seed, splits, config.stage)
     checks: list[Check] = []
     console = Console(stderr=as_json)
     with console.status("looking …") as shown:
-        for name, look in _looks(config):
+        for name, look in looks.items():
             shown.update(f"{name} …")
             checks += look()
     if as_json:
@@ -87,17 +95,17 @@ def table(checks: Sequence[Check]) -> Table:
     return shown
 
 
-def _looks(config: Config | None) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
-    run_dir = Path(config.run_dir) if config and config.run_dir else Path("runs")
-    yield "versions", versions
-    yield "GPUs", devices
-    yield "two processes", two_processes
-    yield "host", host
-    yield "run directory", lambda: run_directory(run_dir)
-    yield "stages", stages
-    yield "Slurm", lambda: preflight(None, None, SIGNAL_SECONDS)
-    if config is not None:
-        yield "data", lambda: data(config)
+def _looks(run_dir: Path) -> dict[str, Callable[[], list[Check]]]:
+    """Return what is looked at without a configuration, in turn."""
+    return {
+        "versions": versions,
+        "GPUs": devices,
+        "two processes": two_processes,
+        "host": host,
+        "run directory": partial(run_directory, run_dir),
+        "stages": stages,
+        "Slurm": partial(preflight, None, None, SIGNAL_SECONDS),
+    }
 
 
 # --- This machine --------------------------------------------------------------------------------
@@ -245,8 +253,8 @@ def stages() -> list[Check]:
     return [Check("stages", "ok", f"all {len(names)} compose")]
 
 
-def data(config: Config) -> list[Check]:
-    """The images of the stage, read as the run will read them."""
+def images(data: "Data", seed: int, splits: int, stage: str) -> list[Check]:
+    """The images of a stage, read as its run will read them. splits: as load_data has it."""
     import torch
 
     from daas_dist.data import Shards, Stream
@@ -254,27 +262,28 @@ def data(config: Config) -> list[Check]:
 
     began = time.monotonic()
     try:
-        images = load_data(config)
-        if isinstance(images.train, Shards):
-            return [_decoding(config, images.train)]
-        if isinstance(images.train, Stream):
-            for part in (images.train, images.test):
+        found = load_data(data, seed, splits)
+        train, test = found.train, found.test
+        if isinstance(train, Shards):
+            return [_decoding(data, stage, train)]
+        if isinstance(train, Stream):
+            for part in (train, test):
                 part.central(torch.arange(1))
-            told = f"{len(images.train)} samples an epoch are said to be in"
-            told += f" {len(images.train.urls)} shards; the first can be read"
-            return [Check("data", "warn", told, images.warnings[0])]
+            told = f"{len(train)} samples an epoch are said to be in"
+            told += f" {len(train.urls)} shards; the first can be read"
+            return [Check("data", "warn", told, found.warnings[0])]
     except (ValueError, OSError) as error:
         return [Check("data", "fail", str(error), "set data.root, or data.download=true")]
-    count, seconds = len(images.train) + len(images.test), time.monotonic() - began
-    left_out = [*images.train.bad_files, *images.test.bad_files]
-    told = f"{config.data.name}: {count} images of {len(images.train.classes)} classes, read in "
+    count, seconds = len(train) + len(test), time.monotonic() - began
+    left_out = [*train.bad_files, *test.bad_files]
+    told = f"{data.name}: {count} images of {len(train.classes)} classes, read in "
     told += f"{seconds:.1f} s ({count / seconds:.0f} a second)"
     if left_out:
         return [Check("data", "warn", f"{told}; left out: {left_out[0]} …", "mend or remove them")]
     return [Check("data", "ok", told)]
 
 
-def _decoding(config: Config, images: "Shards") -> Check:
+def _decoding(data: "Data", stage: str, images: "Shards") -> Check:
     """Some pictures of shards, whose manifest, index and sizes are right."""
     import torch
 
@@ -285,12 +294,12 @@ def _decoding(config: Config, images: "Shards") -> Check:
     index = torch.randperm(len(images), generator=stream(0, "doctor"))[:DECODED]
     images.central(index[:1])  # imports, and opens a file
     began = time.monotonic()
-    images.training(index, crop(config.data), stream(0, "doctor", "crops"), WHOLE)
+    images.training(index, crop(data), stream(0, "doctor", "crops"), WHOLE)
     rate = len(index) / (time.monotonic() - began)
-    workers = workers_for(images, config.data.workers)
+    workers = workers_for(images, data.workers)
     told = f"{len(images)} pictures of {len(images.classes)} classes in {images.folder.root}; "
     told += f"{rate:.0f} a second are read and cut by one process, a rank here has {workers}"
-    needed = pace(config.stage, len(images))
+    needed = pace(stage, len(images))
     if needed is None:
         return Check("data", "ok", told)
     told += f"; a search at the paper's pace, of one 2080 Ti, reads {needed:.0f}"

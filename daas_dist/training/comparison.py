@@ -6,25 +6,37 @@ the other. training.py has one network's training, engine/ its step.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from daas_dist.config import Config, ConfigError
+from daas_dist.config import Config, ConfigError, Frozen
+from daas_dist.config.schema import Train
 from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
+from daas_dist.data.enough import Use
 from daas_dist.distributed.cut import Cut, cut
 from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.documents import lines, results
 from daas_dist.documents import run as documents
 from daas_dist.documents.metrics import TrainingRow, best_accuracy
-from daas_dist.documents.results import EVALUATION
+from daas_dist.documents.results import (
+    COMPARISON,
+    EVALUATION,
+    KEPT,
+    ComparedRow,
+    Comparison,
+    SearchResult,
+)
 from daas_dist.documents.run import CUT
 from daas_dist.report.watch import plain_line
-from daas_dist.results.searched import read
+from daas_dist.results.searched import load
 from daas_dist.rng import Part
 from daas_dist.runs import checkpoint
 from daas_dist.runs.job import PROVENANCE, Job, Report, at_work, load_together
-from daas_dist.runs.log import RunLog, read_metrics, write_json
+from daas_dist.runs.log import METRICS, RunLog
 from daas_dist.runs.stopping import REASONS
 from daas_dist.training import engine, outcome
 from daas_dist.training.loop import Training
@@ -44,32 +56,40 @@ def run_training(config: Config, report: Report | None = None) -> Path:
     """
     # A wrong file fails here, before anything is written.
     searched = _found(config)
-    together = config.engine.name in engine.SHARING
-    with at_work(config, exchanges=together, report=report) as job:
+    together, settings = config.engine.name in engine.SHARING, config.train
+
+    def arrange(mesh: Mesh, _: timedelta) -> Mesh:
+        if together:  # what the ranks cannot share is refused here
+            cut(settings.batch_size, settings.micro_batch, Part(mesh.rank, mesh.world))
+        return mesh
+
+    frozen = Frozen(config)
+    with at_work(config, frozen, arrange, exchanges=together, report=report) as job:
         if searched is not None:
             job.mesh.led(lambda: _keep(searched, job.run_dir))
         team = job.mesh if together else Mesh()
-        shared = _cut(job, team)
-        data = load_data_in_turn(config, job.mesh)
+        shared = _cut(settings, job, team)
+        use = Use(1, "train.batch_size", settings.batch_size)
+        data = load_data_in_turn(config.data, config.seed, use, job.mesh)
         sha256 = data.train.digest()
         job.mesh.led(lambda: job.record_provenance(sha256))
         if job.log is not None:
             job.log.start()
             tell_read(data, job.log)
-        rows = [Row(*each) for each in product(config.train.compare, config.train.seeds)]
-        done: dict[int, dict[str, Any]] = {}
+        rows = [Row(*each) for each in product(settings.compare, settings.seeds)]
+        done: dict[int, ComparedRow] = {}
         for i in range(len(rows)) if together else job.mesh.mine(len(rows)):
-            trained = _train(data, rows[i], job, team, shared)
-            if trained is None:
+            trained = _train(config, data, rows[i], job, team, shared)
+            if trained is False:
                 break
-            if team.leads:
+            if isinstance(trained, ComparedRow):
                 done[i] = trained
             if job.log is not None:
-                _write_comparison(job, done)
+                _write_comparison(config, job, done)
         done = {i: row for part in job.mesh.gather(done) for i, row in part.items()}
         why = job.mesh.highest(job.stop.asked())
         if job.log is not None:
-            _write_comparison(job, done)
+            _write_comparison(config, job, done)
             if len(done) == len(rows):
                 job.log.finish("DONE")
             else:
@@ -77,36 +97,36 @@ def run_training(config: Config, report: Report | None = None) -> Path:
         return job.run_dir
 
 
-def _found(config: Config) -> dict[str, Any] | None:
+def _found(config: Config) -> SearchResult | None:
     """Return what the found rows train: train.result, with the policy of train.policy_result if
     given."""
     if config.train.result is None:
         return None
-    searched = read(config.train.result)
+    searched = load(config.train.result).document
     if config.train.policy_result is not None:
-        searched["policy"] = read(config.train.policy_result)["policy"]
+        searched = replace(searched, policy=load(config.train.policy_result).document.policy)
     return searched
 
 
-def _keep(searched: dict[str, Any], run_dir: Path) -> None:
+def _keep(searched: SearchResult, run_dir: Path) -> None:
     """A copy of the search's result, since a comparison is of one architecture and one policy.
 
     ConfigError where the run directory has trainings of another.
     """
-    kept = run_dir / "search.json"
-    if not kept.exists():
-        write_json(kept, searched)
-    elif any(read(kept)[part] != searched[part] for part in ("genotype", "policy")):
+    kept = KEPT.read(run_dir)
+    if kept is None:
+        KEPT.write(run_dir, searched)
+    elif (kept.genotype, kept.policy) != (searched.genotype, searched.policy):
         raise ConfigError(
             f"{run_dir} holds trainings of another architecture or policy than train.result has "
-            f"now ({kept} has theirs); set run_dir to a new folder"
+            f"now ({run_dir / KEPT.file} has theirs); set run_dir to a new folder"
         )
 
 
-def _cut(job: Job, team: Mesh) -> Cut:
+def _cut(settings: Train, job: Job, team: Mesh) -> Cut:
     """Return how the ranks share a batch. Where train.micro_batch is null the first start decides,
     as another number of ranks would otherwise go on with another batch norm."""
-    settings, part = job.config.train, Part(team.rank, team.world)
+    part = Part(team.rank, team.world)
 
     def first() -> str:
         began = (job.run_dir / PROVENANCE).exists()
@@ -120,21 +140,23 @@ def _cut(job: Job, team: Mesh) -> Cut:
     return cut(settings.batch_size, micro_batch, part)
 
 
-def _write_comparison(job: Job, done: Mapping[int, dict[str, Any]]) -> None:
+def _write_comparison(config: Config, job: Job, done: Mapping[int, ComparedRow]) -> None:
     job.check_ours()
-    rows = [{key: done[i][key] for key in outcome.COMPARED} for i in sorted(done)]
-    document = {"schema": 1, "kind": "training", "search": job.config.train.result, "rows": rows}
-    write_json(job.run_dir / "comparison.json", document)
+    rows = [done[i] for i in sorted(done)]
+    search = config.train.result
+    COMPARISON.write(job.run_dir, Comparison(schema=1, kind="training", search=search, rows=rows))
 
 
-def _train(data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut) -> dict[str, Any] | None:
-    """The row's result.json, {} where another rank writes it, None if it was stopped."""
-    config, folder = job.config, job.run_dir / "trainings" / row.name
+def _train(
+    config: Config, data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut
+) -> ComparedRow | bool:
+    """The row of the comparison, True where another rank writes it, False if it was stopped."""
+    folder = job.run_dir / "trainings" / row.name
     training = Training(config, data, row, team, cut, job.device)
     saved = load_together(team, folder / "checkpoints")
     if saved is not None:
         training.load(*saved)
-    record = Record(job, training, folder) if team.leads else None
+    record = Record(config, job, training, folder) if team.leads else None
     replaced = 0
     with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
         while training.epoch < config.train.epochs:
@@ -145,16 +167,16 @@ def _train(data: DataSet, row: Row, job: Job, team: Mesh, cut: Cut) -> dict[str,
             if record is not None:
                 record.save(metrics)
             if metrics is None:
-                return None
-    return {} if record is None else record.finish()
+                return False
+    return True if record is None else record.finish()
 
 
 class Record:
     """What one rank writes of a row, in trainings/<row>."""
 
-    def __init__(self, job: Job, training: Training, folder: Path) -> None:
-        self.job, self.training, self.folder = job, training, folder
-        self.log = RunLog(folder, job.config.tensorboard)
+    def __init__(self, config: Config, job: Job, training: Training, folder: Path) -> None:
+        self.config, self.job, self.training, self.folder = config, job, training, folder
+        self.log = RunLog(folder, config.tensorboard)
         self.log.truncate_after(training.epoch, "epoch")
 
     def save(self, metrics: dict[str, Any] | None) -> None:
@@ -172,19 +194,22 @@ class Record:
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
 
-    def finish(self) -> dict[str, Any]:
-        """The weights, and result.json."""
-        average = self.training.average
-        weights = {
-            "weights": outcome.write_weights(self.folder / outcome.LAST, self.training.network),
-            "weights_best": outcome.described(self.folder / outcome.BEST),
-            "weights_ema": None
-            if average is None
-            else outcome.write_weights(self.folder / outcome.EMA, average.module),
-        }
-        epochs = read_metrics(self.folder)
-        last = EVALUATION.read(self.folder)
-        assert last is not None
-        result = outcome.document(self.job.config, self.training, epochs, last, weights)
-        write_json(self.folder / "result.json", result)
-        return result
+    def finish(self) -> ComparedRow:
+        """The weights, and result.json; its row of the comparison."""
+        network, average = self.training.network, self.training.average
+        ema = None
+        if average is not None:
+            ema = outcome.write_weights(self.folder / outcome.EMA, average.module)
+        tested = EVALUATION.read(self.folder)
+        assert tested is not None
+        result = outcome.result(
+            self.config,
+            self.training,
+            epochs=lines.read(self.folder / METRICS, TrainingRow.parse)[0],
+            tested=tested,
+            weights=outcome.write_weights(self.folder / outcome.LAST, network),
+            weights_best=outcome.described(self.folder / outcome.BEST),
+            weights_ema=ema,
+        )
+        results.write(self.folder, result)
+        return result.compared()

@@ -7,16 +7,16 @@ What is counted over the test images is one vector that is added up, over batche
 Axes: N images, C classes, B bins of confidence.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from daas_dist.documents.metrics import TrainingRow
 from daas_dist.documents.results import Bin, Evaluation
 
-__all__ = ["Bin", "Evaluation", "numbers", "size", "summary", "sums"]
+__all__ = ["Bin", "Evaluation", "best", "numbers", "size", "sums"]
 
 BINS = 15
 """Guo et al. 2017, Sec. 5."""
@@ -93,16 +93,6 @@ def expected_calibration_error(bins_B3: Tensor) -> float:
     return float((bins_B3[:, 1] - bins_B3[:, 2]).abs().sum() / bins_B3[:, 0].sum())
 
 
-def summary(lines: Sequence[Mapping[str, Any]], last: Evaluation) -> dict[str, Any]:
-    """Return what a row of the comparison says of its tests. lines: of metrics.jsonl, one an epoch.
-    last: the last epoch's. The best epoch is the first of the highest top-1."""
-    best = max(lines, key=lambda line: line["test_accuracy"])
-    return {
-        "last": lines[-1]["test_accuracy"],
-        "best": best["test_accuracy"],
-        "best_epoch": best["epoch"],
-        "last_top5": lines[-1]["test_top5"],
-        "best_top5": best["test_top5"],
-        "calibration_error": last.calibration_error,
-        "class_accuracy": last.class_accuracy,
-    }
+def best(epochs: Sequence[TrainingRow]) -> TrainingRow:
+    """Return the first epoch of the highest top-1."""
+    return max(epochs, key=lambda row: row.test_accuracy)

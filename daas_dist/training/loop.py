@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from daas_dist import models
 from daas_dist.config import Config
-from daas_dist.data import DataError, Stream
-from daas_dist.data.dataset import DataSet, open_feed, read_tests, share
+from daas_dist.data import DataError
+from daas_dist.data.dataset import DataSet, open_feed
 from daas_dist.distributed.cut import Cut
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import Part, stream
@@ -108,8 +108,8 @@ class Training:
             device=device,
             change=self._change if self.settings.augment_on == "reader" else None,
         )
-        self.batches = self.feed.orders["training"].batches
-        self.tested = share(data.test, Part(mesh.rank, mesh.world))
+        self.batches = self.feed.batches
+        self.tested = data.test.share_of(Part(mesh.rank, mesh.world))
         self.evaluation: evaluation.Evaluation | None = None
         """Of the network as it was after the last epoch of this process."""
         self.epoch, self.step = 0, 0
@@ -242,7 +242,7 @@ class Training:
         network.eval()
         classes = len(self.data.train.classes)
         total = torch.zeros(evaluation.size(classes), dtype=torch.float64)
-        tests = read_tests(self.feed, self.tested, self.cut.micro_batch)
+        tests = self.feed.tests(self.tested, self.cut.micro_batch)
         for number, (images, labels) in enumerate(tests):
             if number < self._batches_of_all and self.mesh.highest(stop.asked()):
                 return None
@@ -257,10 +257,7 @@ class Training:
     def _batches_of_all(self) -> int:
         """Return how many batches of test images every rank has: after each they can agree to
         stop."""
-        if self.mesh.world > 1 and isinstance(self.tested, Stream):
-            return 0  # nobody knows
-        least = len(self.data.test) // self.mesh.world
-        return -(-least // self.cut.micro_batch)
+        return -(-self.data.test.fewest_of(self.mesh.world) // self.cut.micro_batch)
 
     def _change(self, images_u8: Tensor, step: int, part: Part) -> Tensor:
         return self.inputs.changed(images_u8, self.row.seed, step, part)

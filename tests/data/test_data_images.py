@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from daas_dist.data import (
     Batches,
     Images,
-    limit,
     measure,
-    split,
 )
+from daas_dist.rng import Part
 
 
 def made_up(counts: tuple[int, ...], channels: int = 3, side: int = 4) -> Images:
@@ -98,7 +97,7 @@ def test_split_parts_the_images_and_keeps_the_proportions(
     numbers = torch.arange(len(data), dtype=torch.int16).view(torch.uint8).view(-1, 1, 1, 2)
     data = Images(numbers, data.labels, data.classes)
     try:
-        train, val = split(data, share, seed)
+        train, val = data.split(share, seed)
     except ValueError:
         assert not len(counts) <= round(share * sum(counts)) <= sum(counts) - len(counts)
         return
@@ -118,32 +117,41 @@ def test_split_parts_the_images_and_keeps_the_proportions(
 
 def test_split_is_of_its_seed() -> None:
     data = made_up((50, 30, 20))
-    one, again, other = (split(data, 0.5, seed)[0] for seed in (7, 7, 8))
+    one, again, other = (data.split(0.5, seed)[0] for seed in (7, 7, 8))
     assert torch.equal(one.images, again.images)
     assert not torch.equal(one.images, other.images)
     assert Counter(one.labels.tolist()) == {0: 25, 1: 15, 2: 10}
 
 
+@pytest.mark.parametrize("shares", [1, 3, 7])
+def test_shares_have_each_image_once_and_as_few_as_is_told(shares: int) -> None:
+    data = made_up((9, 8))
+    parts = [data.share_of(Part(i, shares)) for i in range(shares)]
+    assert torch.equal(torch.cat([part.images for part in parts]), data.images)
+    assert min(map(len, parts)) == data.fewest_of(shares)
+    assert max(map(len, parts)) <= data.fewest_of(shares) + 1
+
+
 def test_limits_are_nested_and_in_proportion() -> None:
     data = made_up((50, 30, 20))
-    small, large = limit(data, 20, 3), limit(data, 40, 3)
+    small, large = data.limit(20, 3), data.limit(40, 3)
     assert Counter(small.labels.tolist()) == {0: 10, 1: 6, 2: 4}
     assert Counter(large.labels.tolist()) == {0: 20, 1: 12, 2: 8}
     pictures = [{image.numpy().tobytes() for image in part.images} for part in (small, large)]
     assert pictures[0] < pictures[1]
-    assert limit(data, 100, 3) is data
+    assert data.limit(100, 3) is data
 
 
 def test_impossible_parts_are_refused() -> None:
     data = made_up((50, 30, 1))
     with pytest.raises(ValueError, match="class 'class 2' has 1 picture here"):
-        split(data, 0.5, 0)
+        data.split(0.5, 0)
     with pytest.raises(ValueError, match=r"data\.val_share"):
-        split(data, 1.0, 0)
+        data.split(1.0, 0)
     with pytest.raises(ValueError, match=r"2 of 81 images.*3 classes.*data\.limit"):
-        limit(data, 2, 0)
+        data.limit(2, 0)
     with pytest.raises(ValueError, match=r"82 of 81.*data\.limit"):
-        limit(data, 82, 0)
+        data.limit(82, 0)
 
 
 def test_measure_is_numpy_s_mean_and_deviation() -> None:

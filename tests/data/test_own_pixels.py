@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loading import load_images
 from odd_files import exif, png16, tiff, with_exif
 from own_pictures import picture, tree
 from PIL import Image
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from daas_dist.config import load
 from daas_dist.data import folder, open_shards
-from daas_dist.data.dataset import load_data
 from daas_dist.data.decode import quiet, resized_part
 from daas_dist.data.formats import seems
 from daas_dist.data.manifest import DataError
@@ -278,7 +278,7 @@ def test_training_testing_and_shards_have_one_depth(tmp_path: Path) -> None:
     words = ["stage=search_folder", "data=shards", f"data.root={tmp_path}/shards",
              "data.channels=1", "data.size=32", "data.crop_scale=null",
              "data.test_resize=null"]  # fmt: skip
-    data = load_data(load(words))
+    data = load_images(load(words))
     assert data.train.bits == data.test.bits == 12
     everything = torch.arange(6)
     assert torch.equal(data.train.central(everything).sort(0).values, learns.images.sort(0).values)
@@ -367,7 +367,9 @@ def test_pictures_that_are_nearly_black_are_told(tmp_path: Path) -> None:
     assert any("the pictures are nearly black" in said for said in learns.account.remarks)
     build.build(sources.from_folder(tmp_path), tmp_path / "shards")
     words = ["stage=search_folder", "data=shards", f"data.root={tmp_path}/shards", "data.size=9"]
-    assert any("the pictures are nearly black" in said for said in load_data(load(words)).warnings)
+    assert any(
+        "the pictures are nearly black" in said for said in load_images(load(words)).warnings
+    )
 
 
 def test_a_part_of_a_set_with_fewer_bits_is_told(tmp_path: Path) -> None:

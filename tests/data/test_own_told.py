@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from loading import load_images, use_of
 from own_pictures import picture, tree
 from rich.console import Console
 
 from daas_dist.config import load
-from daas_dist.data import Images, dataset, folder, split
-from daas_dist.data.dataset import load_data, load_data_in_turn, tell_read
+from daas_dist.data import Images, dataset, folder
+from daas_dist.data.dataset import load_data_in_turn, tell_read
 from daas_dist.data.enough import check_batch
 from daas_dist.data.sharding import build, command, sources
 from daas_dist.distributed.mesh import Mesh
@@ -29,7 +30,7 @@ TRAINING = ["stage=train_folder", "data.size=8", "train.compare=[random/none]"]
 
 def told(root: Path, words: list[str], run_dir: Path) -> list[dict[str, object]]:
     config = load([*words, f"data.root={root}"])
-    tell_read(load_data(config), RunLog(run_dir))
+    tell_read(load_images(config), RunLog(run_dir))
     return read_events(run_dir)
 
 
@@ -68,7 +69,7 @@ def test_pictures_that_are_twice_are_a_warning_of_shards_too(tmp_path: Path) -> 
     for part, folder_ in (("train", root), ("val", tests)):
         build.build(sources.from_folder(folder_), tmp_path / "shards" / part)
     config = load([*SEARCH, "data=shards", f"data.root={tmp_path}/shards", "data.size=8"])
-    data = load_data(config)
+    data = load_images(config)
     assert any("1 picture of testing" in said for said in data.warnings)
 
 
@@ -107,7 +108,7 @@ def test_shards_are_measured_with_reports(tmp_path: Path) -> None:
     build.build(sources.from_folder(root), tmp_path / "out")
     words = [*SEARCH, "data=shards", f"data.root={tmp_path}/out", "data.mean=null", "data.size=8"]
     said: list[tuple[str, int, int | None]] = []
-    load_data(load([*words, "data.std=null"]), lambda *each: said.append(each))
+    load_images(load([*words, "data.std=null"]), lambda *each: said.append(each))
     assert said == [("measuring pictures", 32, 48), ("measuring pictures", 48, 48)]
 
 
@@ -148,10 +149,11 @@ def test_only_rank_0_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     config = load([*SEARCH, f"data.root={root}", "search.batch_size=2"])
     used: list[object] = []
     monkeypatch.setattr(dataset, "shown", lambda: used.append(1) or progress.shown())
-    data = load_data_in_turn(config, Mesh())
+    data = load_data_in_turn(config.data, 0, use_of(config), Mesh())
     other = Mesh()
     object.__setattr__(other, "rank", 1)
-    assert load_data_in_turn(config, other).train.digest() == data.train.digest()
+    again = load_data_in_turn(config.data, 0, use_of(config), other)
+    assert again.train.digest() == data.train.digest()
     assert used == [1]
 
 
@@ -176,22 +178,22 @@ def test_a_class_that_is_too_small_is_counted_before_it_is_split(
 ) -> None:
     tree(tmp_path, counts)
     with pytest.raises(ValueError) as refused:
-        load_data(load([*SEARCH, f"data.root={tmp_path}", *words]))
+        load_images(load([*SEARCH, f"data.root={tmp_path}", *words]))
     for each in said:
         assert each in str(refused.value)
 
 
 def test_with_test_pictures_of_its_own_two_of_a_class_do(tmp_path: Path) -> None:
     root, tests = tree(tmp_path / "p", {"a": 2, "b": 4}), tree(tmp_path / "t", {"a": 1, "b": 1})
-    data = load_data(load([*SEARCH, f"data.root={root}", f"data.val_root={tests}"]))
-    train, val = dataset.split_search(data.train, 0.5, 0)
+    data = load_images(load([*SEARCH, f"data.root={root}", f"data.val_root={tests}"]))
+    train, val = data.train.split(0.5, 0)
     assert isinstance(train, Images) and isinstance(val, Images)
     assert torch.bincount(train.labels).tolist() == torch.bincount(val.labels).tolist() == [1, 2]
     tree(tmp_path / "q", {"a": 1, "b": 4})
     with pytest.raises(ValueError, match="class 'a' has 1 picture: a search needs 2.*add pictures"):
-        load_data(load([*SEARCH, f"data.root={tmp_path}/q", f"data.val_root={tests}"]))
+        load_images(load([*SEARCH, f"data.root={tmp_path}/q", f"data.val_root={tests}"]))
     # A training splits nothing.
-    load_data(load([*TRAINING, f"data.root={tmp_path}/q", f"data.val_root={tests}"]))
+    load_images(load([*TRAINING, f"data.root={tmp_path}/q", f"data.val_root={tests}"]))
 
 
 def test_shards_of_a_small_class_are_counted_alike(tmp_path: Path) -> None:
@@ -199,7 +201,7 @@ def test_shards_of_a_small_class_are_counted_alike(tmp_path: Path) -> None:
     build.build(sources.from_folder(root), tmp_path / "out")
     words = [*SEARCH, "data=shards", f"data.root={tmp_path}/out", "data.size=8"]
     with pytest.raises(ValueError, match="'b' has 2 pictures, of which 1 put aside to test on"):
-        load_data(load(words))
+        load_images(load(words))
 
 
 def test_many_classes_of_two_can_be_put_aside_from(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_many_classes_of_two_can_be_put_aside_from(tmp_path: Path) -> None:
     learns, tests = folder(tmp_path, size=8)
     assert (len(learns), len(tests)) == (10, 10)
     with pytest.raises(ValueError, match="class '0' has 1 picture here"):
-        split(learns, 0.5, 0)
+        learns.split(0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -227,10 +229,10 @@ def test_a_set_that_fills_no_batch_names_the_key(
 ) -> None:
     config = load([*words, "data.root=p"])
     with pytest.raises(ValueError) as refused:
-        check_batch(config, train, 15)
+        check_batch(config.data, use_of(config), train, 15)
     for each in said:
         assert each in str(refused.value)
-    check_batch(config, 10 * train, 15)
+    check_batch(config.data, use_of(config), 10 * train, 15)
 
 
 def test_a_run_on_a_small_set_ends_before_it_computes(

@@ -6,6 +6,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import make_imagenet
 import pytest
@@ -15,7 +16,7 @@ from torture import same
 from webdataset.compat import WebDataset
 from whole_runs import column, finish, needs_fashion_mnist, read
 
-from daas_dist.data import Batches, Crop, Stream, StreamFeed, StreamOrder, open_stream
+from daas_dist.data import Crop, Feed, Plan, Stream, open_stream
 from daas_dist.data.manifest import DataError
 from daas_dist.data.sharding import build, sources
 from daas_dist.rng import WHOLE, Part
@@ -44,14 +45,15 @@ def opened(place: Path | str, count: int = COUNT) -> Stream:
     return open_stream(str(place), count=count, classes=CLASSES, size=24, channels=3, shorter=28)
 
 
-def feed(
-    images: Stream, batch: int = 8, seed: int = 0, part: Part = WHOLE, workers: int = 0
-) -> StreamFeed:
-    order = StreamOrder(images, Batches(len(images), batch, seed, "train"))
-    return StreamFeed({"train": order}, CUT, seed, part=part, workers=workers)
+def plan(batch: int = 8, seed: int = 0, part: Part = WHOLE, workers: int = 0) -> Plan:
+    return Plan(batch_size=batch, part=part, epochs=1, seed=seed, crop=CUT, workers=workers)
 
 
-def batches(own: StreamFeed, steps: range) -> torch.Tensor:
+def feed(images: Stream, **more: Any) -> Feed:
+    return Feed({"train": images}, plan(**more))
+
+
+def batches(own: Feed, steps: range) -> torch.Tensor:
     return torch.stack([own.batch(step)["train"].images for step in steps])
 
 
@@ -60,7 +62,7 @@ def names(samples: Iterator[object], count: int) -> list[str]:
 
 
 def test_a_split_by_key_is_the_same_in_every_pass_and_shares_nothing(root: Path) -> None:
-    train, val = opened(root / "train").split(0.7)
+    train, val = opened(root / "train").split(0.7, 0)
     found = [{sample.name for sample in part.once()} for part in (train, val)]
     assert not found[0] & found[1] and len(found[0] | found[1]) == COUNT
     assert 0.5 < len(found[0]) / COUNT < 0.9 and len(train) + len(val) == COUNT
@@ -103,7 +105,8 @@ def test_more_ranks_than_shards_are_refused_and_more_workers_lowered(root: Path)
     images = opened(root / "train")
     with pytest.raises(DataError, match="6 shards cannot be shared by 7 ranks; lower mesh.data"):
         feed(images, part=Part(0, 7))
-    assert feed(images, part=Part(0, 2), workers=9).workers == 3
+    steps = images.steps({"train": images}, plan(part=Part(0, 2), workers=9))
+    assert steps.workers == 3
 
 
 def test_the_test_set_is_read_once_by_one_rank_or_three(root: Path) -> None:
@@ -113,6 +116,8 @@ def test_the_test_set_is_read_once_by_one_rank_or_three(root: Path) -> None:
     shares = [opened(root / "val", 18).share_of(Part(i, 3)) for i in range(3)]
     names = [sample.name for share in shares for sample in share.once()]
     assert len(names) == len(set(names)) == 18
+    # By chance, and before they are read nobody knows by which.
+    assert [opened(root / "val", 18).fewest_of(shares) for shares in (1, 3)] == [18, 0]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files open

@@ -193,7 +193,7 @@ def check_said(name: str, said: str) -> None:
 
 
 def read_all(run: Path, counts: Counter[str], what: str, readers: tuple[str, ...] = ()) -> None:
-    """Every reader ends, with a status of the table in README.md, and says one sentence."""
+    """Every reader ends, with a status of the table in docs/stopping.md, and says one sentence."""
     for name in readers or tuple(READERS):
         out = io.StringIO()
         began = time.monotonic()
@@ -334,7 +334,8 @@ def test_hostile_values_at_any_place_do_no_harm(
 def named(value: Any, name: str) -> Any:
     """Every text of a document that is no choice of ours replaced by a name."""
     keep = ("kind", "phase", "parameters", "ranges", "operations", "operation", "genotype", "file",
-            "sha256", "cluster", "plan", "cwd", "stem", "normal", "reduce", "event")  # fmt: skip
+            "sha256", "commit", "cluster", "plan", "cwd", "stem", "normal", "reduce",
+            "event")  # fmt: skip
     if isinstance(value, dict):
         return {k: v if k in keep and k != "event" else named(v, name) for k, v in value.items()}
     if isinstance(value, list):

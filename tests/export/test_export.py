@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fake_run
 import found_results as results
 import pytest
 import safetensors
@@ -65,7 +66,7 @@ def seeded(seed: int) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    document = trained_rows.document(policy=mixed_policy().to_json())
+    document = trained_rows.document(policy=results.plain(mixed_policy()))
     return trained_rows.save(tmp_path_factory.mktemp("row"), document)
 
 
@@ -168,7 +169,7 @@ def single_thread() -> Any:
 def exported_policy(policy: Policy, folder: Path) -> dict[str, Any]:
     """The names of policy.py of a search's result."""
     folder.mkdir(exist_ok=True)
-    export(results.save(folder, policy=policy.to_json()), ["torchvision"], folder)
+    export(results.save(folder, policy=results.plain(policy)), ["torchvision"], folder)
     return runpy.run_path(str(folder / "policy.py"))
 
 
@@ -310,10 +311,10 @@ HOSTILE = [
 def test_names_of_classes_are_never_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = [*HOSTILE, "eight", "nine"]
-    document = trained_rows.document("small", mixed_policy().to_json())
+    document = trained_rows.document("small", results.plain(mixed_policy()))
     document["data"]["classes"] = names
     document["architecture"] = HOSTILE[0]
-    document["recipe"] = {HOSTILE[5]: HOSTILE[2]}
+    document["recipe"]["train"] = {HOSTILE[5]: HOSTILE[2]}
     path = trained_rows.save(tmp_path, document)
     targets = [target for target in TARGETS if target not in ("onnx", "torch_export")]
     export(path, targets, tmp_path / "out")
@@ -339,25 +340,25 @@ def test_the_card_has_the_numbers_and_what_they_are_not(folder: Path) -> None:
         "7.65 M, within 600 M at 28 x 28",
         "Seed `4`",
         "`Ankle boot`",
-        "Recipe, `learning_rate`: `0.025`",
+        "Recipe, `train.learning_rate`: `0.025`",
         "The search's own result did not lie beside",
     ):
         assert words in card, words
 
 
 def test_the_card_tells_of_the_search_that_the_training_keeps(tmp_path: Path) -> None:
-    row = trained_rows.document(policy=mixed_policy().to_json())
+    row = trained_rows.document(policy=results.plain(mixed_policy()))
     row["multiply_adds"] = 698_000_000  # what the paper's own network has
     path = trained_rows.save(tmp_path / "trainings" / "found-found-seed4", row)
-    search = results.document(telemetry={"steps": 1234, "passes": 5678})
+    search = results.document(telemetry={"steps": 1234, "passes": 5678, "seconds": 9.5})
     (tmp_path / "search.json").write_text(json.dumps(search))
-    (tmp_path / "provenance.json").write_text(json.dumps({"commit": "abc123"}))
+    (tmp_path / "provenance.json").write_text(json.dumps(fake_run.provenance("fashion")))
     export(path, ["model_card", "torchvision"], tmp_path / "out")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    assert "Search, `passes`: `5678`" in card and "`commit`: `abc123`" in card
+    assert "Search, `passes`: `5678`" in card and "`commit`: `3f9c2ab41d`" in card
     assert "698 M, above 600 M" in card
     origin = runpy.run_path(str(tmp_path / "out" / "policy.py"))["ORIGIN"]
-    assert origin["commit"] == "abc123" and origin["seed"] == 4
+    assert origin["commit"] == "3f9c2ab41d" and origin["seed"] == 4
 
 
 # ---------------------------------------------------------------- the command

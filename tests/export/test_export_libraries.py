@@ -85,7 +85,7 @@ def check_frequencies(policy: Policy, draw: Callable[[], int]) -> None:
 @pytest.mark.parametrize("parameters", ["per_slot", "per_policy"])
 def test_timms_file_draws_with_the_policys_probabilities(parameters: str, tmp_path: Path) -> None:
     policy = two_operations(parameters)
-    export(results.save(tmp_path, policy=policy.to_json()), ["timm"], tmp_path)
+    export(results.save(tmp_path, policy=results.plain(policy)), ["timm"], tmp_path)
     transform = runpy.run_path(str(tmp_path / "timm_policy.py"))["policy"]()
     image = Image.new("RGB", (2, 2), (LEVEL,) * 3)
     state = random.getstate()
@@ -99,7 +99,7 @@ def test_albumentations_file_draws_with_the_policys_probabilities(
     parameters: str, tmp_path: Path
 ) -> None:
     policy = two_operations(parameters)
-    export(results.save(tmp_path, policy=policy.to_json()), ["albumentations"], tmp_path)
+    export(results.save(tmp_path, policy=results.plain(policy)), ["albumentations"], tmp_path)
     transform = runpy.run_path(str(tmp_path / "albumentations_policy.py"))["policy"](seed=8)
     image = np.full((2, 2, 3), LEVEL, np.uint8)
     check_frequencies(policy, lambda: int(transform(image=image.copy())["image"][0, 0, 0]))

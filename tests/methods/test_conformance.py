@@ -15,6 +15,7 @@ from daas_dist import config as configuration
 from daas_dist.config import ConfigError
 from daas_dist.config.method_names import methods, settings_of
 from daas_dist.data import Images
+from daas_dist.data.dataset import DataSet
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.estimators import ESTIMATORS
 from daas_dist.methods.passes import JVP
@@ -224,13 +225,15 @@ def test_passes_are_those_that_are_made(warm_up: int, words: tuple[str, ...]) ->
 def test_what_is_found_comes_back_from_its_document(words: tuple[str, ...]) -> None:
     run = search(*words)
     run.step()
-    said, row = findings.result(run), findings.metrics(run, 1.0)
+    data = DataSet(images(32, 1), images(32, 2), [0.1], [0.9])
+    said, row = findings.result(run, data, None, None), findings.metrics(run, 1.0)
     found = run.found()
-    assert (found.genotype is None) == (said["genotype"] is None)
+    assert (found.genotype is None) == (said.genotype is None)
     if found.genotype is not None:
-        assert Genotype.from_json(said["genotype"]) == run.genotype()
-        assert torch.tensor(said["alpha"]).shape == (2, 14, 7)
-    assert (found.policy is None) == (said["policy"] is None)
+        assert said.genotype is not None
+        assert Genotype.from_document(said.genotype) == run.genotype()
+        assert torch.tensor(said.alpha).shape == (2, 14, 7)
+    assert (found.policy is None) == (said.policy is None)
     assert row["train_loss"] > 0 and set(row["entropy"]) == {
         "alpha", "beta", "pi", "application", "magnitude",
     }  # fmt: skip

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from daas_dist.methods import darts
 from daas_dist.methods.darts import EPSILON, PAIRS, Darts, gate_gradient, mixture
-from daas_dist.methods.passes import Batch, Weights
+from daas_dist.methods.passes import Batch, Weights, flat
 from daas_dist.rng import stream
 from daas_dist.spaces.cells import EDGES, EVERYTHING, KINDS, OPERATIONS, Path, derive_strongest
 
@@ -81,6 +81,30 @@ def test_the_second_order_is_the_exact_hessian_product(
     first = gate_gradient(forward, theta, gates_Q, train, val, 0.0).small["z_grad"]
     assert float((found - exact).norm() / exact.norm()) < near
     assert float((first - exact).norm() / exact.norm()) > 0.03  # the product is no detail here
+
+
+@pytest.mark.parametrize(("xi", "passes"), [(0.0, 1), (XI, 4)])
+def test_the_weights_are_moved_by_a_hundredth_to_both_sides(xi: float, passes: int) -> None:
+    """θ ± ε ∇L_val with ε = 0.01 / ‖∇L_val‖, however steep the loss is; the first order is one pass
+    on the validation images."""
+    theta, gates_Q, train, val = problem()
+    theta = {name: 3 * value for name, value in theta.items()}
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(weights: Weights, path: Path, images: Tensor, gates: Tensor | None) -> Tensor:
+        seen.append((flat(weights).detach(), images))
+        return forward(weights, path, images, gates)
+
+    gate_gradient(recorded, theta, gates_Q, train, val, xi)
+    assert len(seen) == passes
+    if xi:
+        (_, first), (ahead, second), (above, third), (below, fourth) = seen
+        assert all(images is train.images for images in (first, third, fourth))
+        assert second is val.images and not torch.equal(ahead, flat(theta))
+        assert float((above - flat(theta)).norm()) == pytest.approx(0.01)
+        torch.testing.assert_close(above - flat(theta), flat(theta) - below)
+    else:
+        assert torch.equal(seen[0][0], flat(theta)) and seen[0][1] is val.images
 
 
 def test_the_mixture_shares_with_an_operation_that_adds_nothing() -> None:

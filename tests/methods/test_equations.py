@@ -147,6 +147,27 @@ def test_relaxed_operations_follow_the_formula() -> None:
     assert choice_E.tolist() == soft_EO.argmax(-1).tolist()
 
 
+def test_relaxed_edges_follow_the_formula() -> None:
+    """softmax((log p + g) / τ) over the edges into a node, and the two largest of each."""
+    g = stream(0, "beta")
+    beta_E, noise = torch.randn(2, len(EDGES), generator=g).unbind(0)
+    soft_E, kept_E = equations.relax_edges(beta_E, noise, 0.7)
+    for first, last in ((0, 2), (2, 5), (5, 9), (9, 14)):
+        p = beta_E[first:last].exp() / beta_E[first:last].exp().sum()
+        terms = ((p.log() + noise[first:last]) / 0.7).exp()
+        torch.testing.assert_close(soft_E[first:last], terms / terms.sum())
+        best = sorted(range(first, last), key=lambda e: -float(soft_E[e]))[:2]
+        assert kept_E[first:last].nonzero().flatten().tolist() == sorted(e - first for e in best)
+
+
+def test_the_train_gradient_of_an_architecture_is_the_mean_over_its_policies() -> None:
+    """Eq. (14)'s term where Eq. (13)'s training gradients are used again."""
+    theta, views, val, _ = small_problem()
+    term = equations.search_term(linear_softmax, theta, (), views[:3], val, XI, at_theta=False)
+    expected_P = torch.stack([train_gradient(theta, view) for view in views[:3]]).mean(0)
+    torch.testing.assert_close(passes.flat(term.by_theta["train"]), expected_P)
+
+
 def test_sampled_operations_have_the_softmax_frequencies() -> None:
     """Gumbel-argmax draws o with probability softmax(α)[o], whatever τ."""
     g = stream(5, "frequency")
@@ -260,11 +281,3 @@ def test_what_an_architecture_contributes_travels_as_it_is() -> None:
                 gradients = sent.by_theta["train"], each.by_theta["train"]
                 assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in theta)
                 assert all(bool(value.isfinite().all()) for value in sent.small.values())
-
-
-def test_unflat_undoes_flat() -> None:
-    weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([7.0])}
-    for (name, value), (other, back) in zip(
-        weights.items(), passes.unflat(passes.flat(weights), weights).items(), strict=True
-    ):
-        assert name == other and torch.equal(value, back)

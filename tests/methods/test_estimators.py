@@ -50,6 +50,27 @@ def test_a_table_is_a_weighted_mean_with_its_standard_error() -> None:
     assert table.standard_error().tolist() == pytest.approx(expected)
 
 
+def test_a_past_that_fades_keeps_its_mean_and_its_standard_error() -> None:
+    """However little of it is left: all its samples have faded alike."""
+    reward = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64)
+    table = Table.empty(2).add(torch.tensor([0, 0, 1, 1]), reward, 1.0)
+    none = torch.zeros(0, dtype=torch.float64)
+    faded = table.add(none.long(), none, 1e-4)
+    assert float(faded.weight.max()) == pytest.approx(2e-4)
+    assert faded.mean().tolist() == pytest.approx([0.5, 1.75])
+    assert faded.standard_error().tolist() == pytest.approx(table.standard_error().tolist())
+
+
+def test_choices_thrown_together_are_one_choice() -> None:
+    g = stream(8, "together")
+    index, reward = torch.randint(6, (50,), generator=g), torch.randn(50, generator=g).double()
+    by_choice = Table.empty(2, 3).add(index, reward, 1.0)
+    for dim, of in ((1, index // 3), (0, index % 3)):
+        together = Table.empty(2 if dim else 3).add(of, reward, 1.0)
+        for found, expected in zip(by_choice.sum(dim), together, strict=True):
+            torch.testing.assert_close(found.flatten(), expected)
+
+
 def test_standard_errors_are_those_of_repeated_means() -> None:
     means, errors = [], []
     for trial in range(400):
@@ -89,6 +110,16 @@ def test_shrinking_is_the_posterior_mean_and_beats_the_raw_means() -> None:
     variance = (9 + 1 + 4) / 3 - 1
     expected = [m * variance / (variance + 1) for m in (3, -1, 2)]
     assert estimators.shrink(mean, error).tolist() == pytest.approx([*expected, 0.0])
+    # With errors that differ, τ² is the mean of m² - e², each weighted by 1 / e⁴.
+    means, errs = (2.0, -1.0, 3.0), (0.5, 1.5, 2.0)
+    weights = [e**-4 for e in errs]
+    beyond = sum(w * (m * m - e * e) for m, e, w in zip(means, errs, weights, strict=True))
+    variance = beyond / sum(weights)
+    expected = [m * variance / (variance + e * e) for m, e in zip(means, errs, strict=True)]
+    for unit in (1.0, 1e-3, 1e3):  # of the rewards, whatever it is
+        given = (unit * torch.tensor(each).double() for each in (means, errs))
+        found = estimators.shrink(*given) / unit
+        assert found.tolist() == pytest.approx(expected)
     g = stream(1, "shrink")
     truth = 0.5 * torch.randn(2000, generator=g).double()
     errors = 0.3 + torch.rand(2000, generator=g).double()
@@ -103,9 +134,8 @@ def test_means_within_chance_are_shrunk_to_nothing() -> None:
     assert torch.equal(estimators.shrink(mean, error), torch.zeros(3).double())
 
 
-def test_only_what_is_beyond_doubt_is_significant() -> None:
-    doubt = estimators.DOUBT
-    mean = torch.tensor([doubt + 0.5, -doubt - 2.0, doubt - 0.1, 9.0]).double()
+def test_only_what_is_beyond_one_and_a_half_standard_errors_is_significant() -> None:
+    mean = torch.tensor([2.0, -3.5, 1.4, 9.0]).double()
     error = torch.tensor([1.0, 1.0, 1.0, math.inf]).double()
     assert estimators.significant(mean, error).tolist() == pytest.approx([0.5, -2.0, 0.0, 0.0])
 
@@ -122,6 +152,40 @@ def test_a_slot_left_out_is_one_yardstick_for_all_operations() -> None:
     assert error_KO[0, 0] > 1.1 * one, "the yardstick's own error counts too"
     assert mean_KO[0, :2].tolist() == pytest.approx([1.2, -0.2])
     assert error_KO[0, :2].isfinite().all() and error_KO[0, 2:].isinf().all()
+
+
+def test_the_standard_error_of_applying_is_that_of_two_means() -> None:
+    """Of n scores where the operation was applied, and of all in which the slot was left out; each
+    mean with the variance inside the choices of its own table, as analysis of variance pools it."""
+    g, count = stream(9, "applied"), 200
+    operation_N, applied_N = (torch.randint(n, (count,), generator=g) for n in (3, 2))
+    score_N = torch.randn(count, generator=g).double() + operation_N * applied_N
+    draws = Draws(operation_N[:, None], applied_N[:, None].bool(), torch.zeros(count, 1).long())
+    mean_KO, error_KO = Evidence.empty(1).add(draws, score_N, 1.0).applied()
+
+    def pooled(groups: list[Tensor]) -> float:
+        return sum(float(((x - x.mean()) ** 2).sum()) for x in groups) / count
+
+    out, used = score_N[applied_N == 0], score_N[applied_N == 1]
+    cells = [score_N[(operation_N == o) & (applied_N == y)] for o in range(3) for y in (0, 1)]
+    for o in range(3):
+        mine = cells[2 * o + 1]
+        assert float(mean_KO[0, o]) == pytest.approx(float(mine.mean() - out.mean()))
+        variance = pooled(cells) / len(mine) + pooled([out, used]) / len(out)
+        assert float(error_KO[0, o]) == pytest.approx(math.sqrt(variance))
+
+
+def test_an_operation_is_compared_with_the_mean_of_its_slot() -> None:
+    every, first = torch.ones(3, 2).bool(), torch.zeros(3, 2).long()
+    draws = Draws(torch.tensor([[0, 3], [1, 3], [1, 4]]), every, first)
+    evidence = Evidence.empty(2).add(draws, torch.tensor([3.0, 1.0, -2.0]), 1.0)
+    advantage_KO, error_KO = evidence.operation()
+    means = {(0, 0): 3.0, (0, 1): -0.5, (1, 3): 2.0, (1, 4): -2.0}  # 0 where never drawn
+    for k, slot in ((0, 2.5 / OPERATIONS), (1, 0.0)):
+        for o in range(OPERATIONS):
+            expected = means.get((k, o), 0.0) - slot
+            assert float(advantage_KO[k, o]) == pytest.approx(expected)
+            assert bool(error_KO[k, o].isfinite()) == ((k, o) in means)
 
 
 def test_a_magnitude_is_seen_with_its_neighbours() -> None:
@@ -141,6 +205,49 @@ def gradient(surrogate: Tensor, gamma: PolicyLogits) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
+def test_running_means_give_the_policy_gradient_over_all_draws(parameters: str) -> None:
+    """Σ_Γ p(Γ) ∇log p(Γ) · advantage over every Γ of one slot: π is credited with the operation's,
+    ρ and δ with those of application and magnitude, where it is applied."""
+    g, gamma = stream(7, "running"), PolicyLogits.initial(1, parameters)
+    with torch.no_grad():
+        for tensor in gamma.tensors():
+            tensor.copy_(torch.randn(tensor.shape, generator=g))
+    operation_KO, applied_KO = torch.randn(2, 1, OPERATIONS, generator=g)
+    magnitude_KOM = torch.randn(1, OPERATIONS, MAGNITUDES, generator=g)
+    rows = [
+        (o, y, m)
+        for o in range(OPERATIONS)
+        for y, m in ((0, 0), *((1, m) for m in range(MAGNITUDES)))
+    ]
+    o, y, m = torch.tensor(rows).unbind(1)
+    log_p = gamma.log_prob(Draws(o[:, None], y[:, None].bool(), m[:, None]))
+    p = log_p.exp().detach()
+    inside = y * (applied_KO[0, o] + magnitude_KOM[0, o, m])
+    by_pi, *_ = torch.autograd.grad(
+        (p * operation_KO[0, o] * log_p).sum(), gamma.tensors(), retain_graph=True
+    )
+    _, *by_others = torch.autograd.grad((p * inside * log_p).sum(), gamma.tensors())
+    surrogate = estimators.expected_surrogate(gamma, operation_KO, applied_KO, magnitude_KOM)
+    for found, expected in zip(gradient(surrogate, gamma), (by_pi, *by_others), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert expected.abs().max() > 1e-2
+
+
+def test_leave_one_out_is_each_reward_minus_the_mean_of_the_others() -> None:
+    reward_IJ = torch.tensor([[1.0, 4.0, -2.5, 0.5], [3.0, 3.0, 7.0, 0.0]])
+    for rewards, found in zip(reward_IJ, estimators.leave_one_out(reward_IJ), strict=True):
+        for j, reward in enumerate(rewards.tolist()):
+            others = [r for k, r in enumerate(rewards.tolist()) if k != j]
+            assert float(found[j]) == pytest.approx(reward - sum(others) / 3)
+
+
+def test_each_image_draws_its_own_policy_for_three_of_the_estimators() -> None:
+    own = {name for name, estimator in estimators.ESTIMATORS.items() if estimator.per_image}
+    assert own == {"per_image", "running_means", "natural"}
+    assert {*estimators.ESTIMATORS} == {*own, "paper", "leave_one_out"}
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
 def test_the_natural_gradient_undone_by_the_fisher_information_is_the_gradient(
     parameters: str,
 ) -> None:
@@ -156,6 +263,9 @@ def test_the_natural_gradient_undone_by_the_fisher_information_is_the_gradient(
     (by_pi,) = torch.autograd.grad((pi_KO * applied_KO.clamp_min(0)).sum(), gamma.pi_KO)
     fisher_KOO = torch.diag_embed(pi_KO) - pi_KO.unsqueeze(-1) * pi_KO.unsqueeze(-2)
     assert torch.allclose(torch.einsum("kab,kb->ka", fisher_KOO, natural[0]), by_pi, atol=1e-6)
+    # Of all that the Fisher information says the same of, the one that moves no operation on the
+    # whole.
+    torch.testing.assert_close((pi_KO * natural[0]).sum(-1), torch.zeros(2), rtol=0, atol=1e-6)
 
     if parameters == "per_policy":
         operation_RK = all_policies(2)

@@ -46,6 +46,8 @@ def test_a_control_variate_keeps_the_mean_and_takes_what_it_explains() -> None:
     expected = reward - slope * (plain - plain.mean())
     assert torch.allclose(left, expected, atol=1e-4)
     assert float(left.std()) == pytest.approx(0.5, rel=0.1)
+    tiny = control_variate(1e-6 * reward, 1e-6 * plain)  # of rewards in another unit, the same
+    assert torch.allclose(1e6 * tiny, expected, atol=1e-4)
 
 
 def test_the_other_architectures_tell_what_an_image_earns_anyway() -> None:

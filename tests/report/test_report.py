@@ -320,7 +320,9 @@ def test_every_name_is_escaped(tmp_path: Path) -> None:
     result = json.loads((path / "result.json").read_text())
     result["data"]["name"] = HOSTILE
     (path / "result.json").write_text(json.dumps(result))
-    (path / "provenance.json").write_text(json.dumps({HOSTILE: [HOSTILE], "x": {"y": HOSTILE}}))
+    made_by = fake_run.provenance("fashion")
+    made_by |= {"host": HOSTILE, "command": [HOSTILE], "versions": {HOSTILE: HOSTILE}}
+    (path / "provenance.json").write_text(json.dumps(made_by))
     with (path / "events.jsonl").open("a") as file:
         file.write(json.dumps({"time": 1.0, "event": "warning", HOSTILE: HOSTILE}) + "\n")
     fake_run.training(path, epochs=4)
@@ -356,7 +358,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"schema": 2, "kind": "search"}')
-    with pytest.raises(ValueError, match=r"result.json: has the schema 2, expected 1"):
+    with pytest.raises(ValueError, match=r"result.json: schema is 2, expected 1"):
         write([tmp_path])
 
 

@@ -59,8 +59,8 @@ def test_a_cifar_result_gives_the_published_imagenet_network(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "training"}, "not the result.json of a search"),
-        ({"schema": 9}, "schema 9, expected 1"),
+        ({"kind": "training"}, "kind is 'training', expected 'search'"),
+        ({"schema": 9}, "schema is 9, expected 1"),
         ({"policy": None}, "no policy"),
         ({"genotype": None}, "no architecture"),
     ],

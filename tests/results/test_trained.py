@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import trained_rows
-from found_results import mixed_policy
+from found_results import mixed_policy, plain, save
 from images import fashion, photographs, to_pil
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import daas_dist
-from daas_dist.results import trained
+from daas_dist.results import searched, trained
 from daas_dist.results.trained import Input, Preprocess
 
 
@@ -38,11 +38,11 @@ def test_three_lines_give_the_logits_of_the_network_that_was_trained(
 
 
 def test_its_policy_is_the_one_it_was_trained_with(tmp_path: Path) -> None:
-    row = trained_rows.document(policy=mixed_policy().to_json())
+    row = trained_rows.document(policy=plain(mixed_policy()))
     assert trained.load(trained_rows.save(tmp_path, row)).transform().policy == mixed_policy()
-    plain = trained.load(trained_rows.save(tmp_path, trained_rows.document()))
+    without = trained.load(trained_rows.save(tmp_path, trained_rows.document()))
     with pytest.raises(ValueError, match="without a policy"):
-        plain.transform()
+        without.transform()
 
 
 # ---------------------------------------------------------------- preprocessing
@@ -143,8 +143,7 @@ def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("network", "name", value="small"), "contradicts"),
         (_set("data", "shape", value=[1, 28, 30]), "expected a square"),
         (_set("data", value={}), "has no data.classes"),
-        (_set("schema", value=2), "schema 2, expected 1"),
-        (_set("kind", value="search"), "not the result.json of a trained network"),
+        (_set("schema", value=2), "schema is 2, expected 1"),
         (lambda document: document.pop("recipe"), "has no recipe"),
     ],
 )
@@ -157,6 +156,15 @@ def test_a_result_that_is_not_whole_is_one_sentence(
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=words):
         trained.load(path)
+
+
+def test_what_a_search_found_is_no_trained_network(tmp_path: Path) -> None:
+    (tmp_path / "row").mkdir()
+    found, row = save(tmp_path), trained_rows.save(tmp_path / "row")
+    with pytest.raises(ValueError, match=r"result.json is not the result.json of a trained netw"):
+        trained.load(found)
+    with pytest.raises(ValueError, match=r"row/result.json is not the result.json of a search"):
+        searched.load(row)
 
 
 def test_weights_of_another_network_do_not_fit(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daas_dist.documents.run import PROVENANCE
+from daas_dist.documents.writing import write_json
 from daas_dist.runs import log as runlog
 from daas_dist.runs.log import (
     RunLog,
     provenance,
     read_events,
     read_metrics,
-    write_json,
     write_text,
 )
 

@@ -19,6 +19,7 @@ import daas_dist
 from daas_dist import config as configuration
 from daas_dist import models
 from daas_dist.config import ConfigError
+from daas_dist.data.dataset import DataSet
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.methods.equations import architecture_surrogate, sample_architecture
 from daas_dist.models.cost_table import CostTable, Size, costs_of
@@ -417,12 +418,14 @@ def test_the_result_says_what_the_limit_changed_at_the_end() -> None:
     with torch.no_grad():
         run.state.logits["alpha"].copy_(alpha)
         run.state.logits["beta"].copy_(beta)
-    told, freely = findings.result(run)["derived"], derive(alpha, beta)
-    assert told["without_limit"]["genotype"] == freely.to_json()
-    assert told["without_limit"]["multiply_adds"] == run.costs.multiply_adds.of(freely) > 100e3
-    assert told["multiply_adds"] <= 100e3 and told["image"] == (1, 12, 12)
+    data = DataSet(run.data.train, run.data.val, [0.5], [0.25])
+    told, freely = findings.result(run, data, 0.25, None).derived, derive(alpha, beta)
+    assert told is not None and told.without_limit is not None
+    assert told.without_limit.genotype == freely.to_document()
+    assert told.without_limit.multiply_adds == run.costs.multiply_adds.of(freely) > 100e3
+    assert told.multiply_adds <= 100e3 and told.image == [1, 12, 12]
     expected = float(expected_cost(run.costs.multiply_adds, alpha.double(), beta.double()))
-    assert told["expected_multiply_adds"] == pytest.approx(expected)
+    assert told.expected_multiply_adds == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,18 @@ def test_every_magnitude_and_sign_is_pil_bit_for_bit(name: str, batch: str) -> N
                 )
 
 
+def test_a_luma_half_way_between_two_levels_is_rounded_as_pils() -> None:
+    """Of the colours whose weighted sum is nearest to a half, below and above."""
+    levels = torch.arange(256)
+    total = 19595 * levels[:, None, None] + 38470 * levels[:, None] + 7471 * levels
+    for remainder in (32767, 32768):
+        colours = (total % 65536 == remainder).nonzero()[:200].to(torch.uint8)
+        images = colours.T.reshape(1, 3, 10, -1).contiguous()
+        assert images.shape[3] == 20
+        found = apply_one(images, "color", 0, 1, "autoaugment")
+        assert torch.equal(found[0], pil_one(images[0], "color", 0.1, (0.5, 0.5)))
+
+
 @pytest.mark.parametrize("ranges", augment.RANGES)
 def test_a_mixed_batch_is_pil_and_is_its_images_one_by_one(ranges: str) -> None:
     images = photographs(300, 3, 32, 45)
@@ -185,18 +197,31 @@ def test_autoaugment_magnitudes_are_ten_strengths(name: str) -> None:
     ("name", "ranges", "start", "end"),
     [
         ("shear_x", "autoaugment", 0, 0.3),
+        ("shear_x", "dada", -0.3, 0.3),
+        ("shear_y", "autoaugment", 0, 0.3),
         ("shear_y", "dada", -0.3, 0.3),
+        ("translate_x", "autoaugment", 0, 0.45),
         ("translate_x", "dada", -0.45, 0.45),
         ("translate_y", "autoaugment", 0, 0.45),
+        ("translate_y", "dada", -0.45, 0.45),
         ("rotate", "autoaugment", 0, 30),
         ("rotate", "dada", -30, 30),
         ("solarize", "autoaugment", 256, 0),
         ("solarize", "dada", 0, 256),
         ("posterize", "autoaugment", 8, 4),
         ("posterize", "dada", 4, 8),
-        ("contrast", "autoaugment", 0.1, 1.9),
-        ("sharpness", "dada", 0.1, 1.9),
+        *(
+            (name, ranges, 0.1, 1.9)
+            for name in ("contrast", "color", "brightness", "sharpness")
+            for ranges in augment.RANGES
+        ),
         ("cutout", "autoaugment", 0, 0.2),
+        ("cutout", "dada", 0, 0.2),
+        *(
+            (name, ranges, 0, 0)
+            for name in ("auto_contrast", "invert", "equalize")
+            for ranges in augment.RANGES
+        ),
     ],
 )
 def test_magnitudes_are_evenly_spaced_over_the_range(
@@ -208,6 +233,7 @@ def test_magnitudes_are_evenly_spaced_over_the_range(
 
 
 def test_the_sign_changes_geometric_operations_only() -> None:
+    assert {operation.name for operation in augment.TABLE if operation.signed} == {*GEOMETRIC}
     images = photographs(1, 3, 40, 40)
     for name in augment.NAMES:
         plus, minus = (apply_one(images, name, 7, s, "autoaugment") for s in (1, -1))
@@ -237,6 +263,8 @@ def test_descriptions() -> None:
         ({"magnitude": torch.tensor([0, 10])}, "magnitude is outside 0 to 9"),
         ({"magnitude": torch.tensor([3])}, r"magnitude has shape \[1\], expected \[2\]"),
         ({"sign": torch.tensor([1, 0])}, "sign is outside"),
+        ({"sign": torch.tensor([1, -2])}, "sign is outside"),
+        ({"centre": torch.tensor([[0.5, 1.01]] * 2)}, "centre is outside"),
         ({"centre": torch.tensor([[0.5, float("nan")]] * 2)}, "centre is outside"),
         ({"ranges": "faa"}, "'faa'.*autoaugment.*dada.*policy.ranges"),
     ],

@@ -57,6 +57,16 @@ def test_hue_is_a_turn_in_hsv() -> None:
     assert torch.equal(shift_hue(images[:, :1], turns), images[:, :1])
 
 
+def test_a_third_of_the_circle_makes_red_of_green_of_blue() -> None:
+    """However near to grey: a colour and its turns have the same three levels, in another order."""
+    images = pictures(2)
+    images[1] = 100 + images[1] % 2  # no two levels further apart than 1
+    images[1, :, 0, :2] = torch.tensor([[101, 100], [100, 100], [101, 101]], dtype=torch.uint8)
+    for turn, order in ((1 / 3, [2, 0, 1]), (-1 / 3, [1, 2, 0])):
+        turned = shift_hue(images, torch.full((2,), turn, dtype=torch.float64))
+        assert torch.equal(turned, images[:, order])
+
+
 def test_the_four_have_torchvisions_distribution_their_random_order_included() -> None:
     """Red, green and blue of one colour under 4,000 draws of each: the same distributions."""
     colour = torch.tensor([250, 130, 10], dtype=torch.uint8)[:, None, None]
@@ -107,7 +117,10 @@ def test_a_part_is_its_slice_of_the_whole(of: int) -> None:
 
 
 def test_lighting_has_the_covariance_of_its_eigenvectors() -> None:
-    """E[δ δᵀ] = Σ_k (0.1 λ_k)² v_k v_kᵀ, of pixels before they are normalised."""
+    """E[δ δᵀ] = Σ_k (0.1 λ_k)² v_k v_kᵀ, of pixels before they are normalised; the v_k are
+    orthonormal."""
+    vectors = torch.tensor(EIGENVECTORS)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(3), rtol=0, atol=5e-4)
     std = (0.2, 0.25, 0.5)
     count = 40_000
     lit = lighting(torch.zeros(count, 3, 1, 1), 0.1, std, stream(0, "light"))[:, :, 0, 0]
@@ -117,5 +130,9 @@ def test_lighting_has_the_covariance_of_its_eigenvectors() -> None:
         v = torch.tensor([row[k] for row in EIGENVECTORS])
         expected += (0.1 * eigenvalue) ** 2 * v[:, None] * v
     found = shift.T @ shift / count
+    # The draws, read again: δ = Σ_k a_k λ_k v_k.
+    draw_N3 = 0.1 * torch.randn(count, 3, generator=stream(0, "light"))
+    along = (shift[:, None] @ vectors)[:, 0] / torch.tensor([0.2175, 0.0188, 0.0045])
+    torch.testing.assert_close(along, draw_N3, rtol=0, atol=0.02)
     torch.testing.assert_close(found, expected, rtol=8 / math.sqrt(count), atol=1e-6)
     assert expected.diag().min() > 1e-4

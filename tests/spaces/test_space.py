@@ -1,23 +1,28 @@
 """The architecture space: what a genotype may be, and how one is derived and drawn."""
 
-import json
 from collections import Counter
 from typing import Any
 
 import pytest
 import torch
+from found_results import plain
 
+from daas_dist.documents import checked
+from daas_dist.documents.found import GenotypeDocument
 from daas_dist.rng import stream
 from daas_dist.spaces.cells import (
     DARTS_V2,
     EDGES,
+    EVERYTHING,
     OPERATIONS,
     Genotype,
     cell_from_choice,
     derive,
     edge_indices,
     edges_into,
+    in_words,
     operation_indices,
+    path_of,
     random_genotype,
 )
 
@@ -30,17 +35,21 @@ def test_the_edges_are_numbered_by_target_then_by_source() -> None:
     assert edges_into(4) == slice(5, 9)
 
 
+def read(value: Any) -> Genotype:
+    return Genotype.from_document(checked(GenotypeDocument, value, "genotype"))
+
+
 def test_a_genotype_survives_json() -> None:
     some = random_genotype(stream(4, "test"))
     other = Genotype(some.normal, some.reduce, concat=(3, 5))
     for genotype in (DARTS_V2, some, other):
-        assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype
+        assert read(plain(genotype)) == genotype
     assert some != other
 
 
 def changed(kind: str, position: int, pair: Any) -> dict[str, Any]:
     """DARTS_V2 with another pair at a position of a cell."""
-    document = DARTS_V2.to_json()
+    document = plain(DARTS_V2)
     document[kind][position] = pair
     return document
 
@@ -55,32 +64,40 @@ def changed(kind: str, position: int, pair: Any) -> dict[str, Any]:
         (changed("normal", 0, ["none", 0]), "normal node 2 names the unknown operation 'none'"),
         (changed("normal", 3, ["skip_connect", 3]), "normal node 3 reads 3; it may read 0 to 2"),
         (changed("reduce", 7, ["skip_connect", -1]), "reduce node 5 reads -1; it may read 0 to 4"),
-        (changed("reduce", 7, ["skip_connect", 1.0]), "reduce node 5 reads 1.0"),
-        (changed("reduce", 7, ["skip_connect", True]), "reduce node 5 reads True"),
+        (
+            changed("reduce", 7, ["skip_connect", 1.0]),
+            r"reduce\[7\]\[1\] is 1.0, expected a whole number",
+        ),
+        (
+            changed("reduce", 7, ["skip_connect", True]),
+            r"reduce\[7\]\[1\] is True, expected a whole number",
+        ),
         (
             changed("normal", 5, ["dil_conv_5x5", 0]),
             r"normal node 4 reads \[0, 0\]; in-degree 2 needs different sources",
         ),
-        (changed("normal", 1, ["skip_connect"]), r"normal must be a list of \[operation, source\]"),
-        (DARTS_V2.to_json() | {"normal": 8}, "normal must be a list of"),
         (
-            DARTS_V2.to_json() | {"reduce": DARTS_V2.to_json()["reduce"][:7]},
+            changed("normal", 1, ["skip_connect"]),
+            r"normal\[1\] is \['skip_connect'\], expected a list of 2",
+        ),
+        (plain(DARTS_V2) | {"normal": 8}, "normal is 8, expected a list"),
+        (
+            plain(DARTS_V2) | {"reduce": plain(DARTS_V2)["reduce"][:7]},
             "reduce has 7 edges; 4 nodes of in-degree 2 need 8",
         ),
-        (DARTS_V2.to_json() | {"concat": [2, 3, 6]}, r"concat \[2, 3, 6\] must name nodes of"),
-        (DARTS_V2.to_json() | {"concat": [1, 3]}, r"concat \[1, 3\] must name"),
-        (DARTS_V2.to_json() | {"concat": [3, 3]}, "none of them twice"),
-        (DARTS_V2.to_json() | {"concat": []}, "one or more"),
-        (DARTS_V2.to_json() | {"concat": 4}, "concat must be a list of nodes, got 4"),
-        (DARTS_V2.to_json() | {"concat": [2.0, 3]}, "concat must be a list of nodes"),
-        (DARTS_V2.to_json() | {"depth": 8}, r"expected the keys \['concat', 'normal', 'reduce'\]"),
-        ({"normal": []}, "expected the keys"),
-        ([], "expected a mapping, got list"),
+        (plain(DARTS_V2) | {"concat": [2, 3, 6]}, r"concat \[2, 3, 6\] must name nodes of"),
+        (plain(DARTS_V2) | {"concat": [1, 3]}, r"concat \[1, 3\] must name"),
+        (plain(DARTS_V2) | {"concat": [3, 3]}, "none of them twice"),
+        (plain(DARTS_V2) | {"concat": []}, "one or more"),
+        (plain(DARTS_V2) | {"concat": 4}, "concat is 4, expected a list"),
+        (plain(DARTS_V2) | {"concat": [2.0, 3]}, r"concat\[0\] is 2.0, expected a whole number"),
+        ({"normal": []}, "has no genotype.reduce"),
+        ([], r"genotype is \[\], expected a table"),
     ],
 )
 def test_a_wrong_genotype_is_refused_with_what_is_wrong(document: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Genotype.from_json(document)
+        read(document)
 
 
 # ---------------------------------------------------------------- deriving
@@ -121,7 +138,10 @@ def test_edges_are_kept_by_beta_and_operations_by_alpha_alone() -> None:
 
 
 def test_indices_and_pairs_are_two_forms_of_one_cell() -> None:
-    """DARTS_V2's reduction cell: node 2 reads edges 0 and 1, node 3 edges 3 and 4, and so on."""
+    """DARTS_V2 (DARTS genotypes.py): into node 2 stand edges 0 and 1, into node 3 2 to 4, and so
+    on."""
+    assert edge_indices(DARTS_V2.normal) == [0, 1, 2, 3, 5, 6, 9, 11]
+    assert operation_indices(DARTS_V2.normal) == [3, 3, 3, 3, 2, 3, 2, 5]
     assert edge_indices(DARTS_V2.reduce) == [0, 1, 3, 4, 5, 7, 10, 11]
     assert operation_indices(DARTS_V2.reduce) == [0, 0, 0, 2, 0, 2, 0, 2]
     kept_E = torch.zeros(14, dtype=torch.bool)
@@ -129,6 +149,15 @@ def test_indices_and_pairs_are_two_forms_of_one_cell() -> None:
     operation_E = torch.full((14,), 5)
     operation_E[edge_indices(DARTS_V2.reduce)] = torch.tensor(operation_indices(DARTS_V2.reduce))
     assert cell_from_choice(kept_E, operation_E) == DARTS_V2.reduce
+
+
+def test_a_path_is_told_in_words_unless_it_has_more_pairs_than_edges() -> None:
+    words = in_words(path_of(DARTS_V2))
+    assert words.startswith("normal: sep_conv_3x3 from 0, sep_conv_3x3 from 1, sep_conv_3x3 from 0")
+    assert words.endswith("; " + f"reduce: {DARTS_V2.in_words('reduce')}")
+    one_an_edge = tuple((edge, edge % 7) for edge in range(14))  # GDAS' most
+    assert in_words((one_an_edge, ())).count(" from ") == 14
+    assert in_words((one_an_edge, EVERYTHING[0])) == "" == in_words(EVERYTHING)
 
 
 # ---------------------------------------------------------------- drawing

@@ -4,16 +4,18 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from daas_dist.documents.metrics import TrainingRow
 from daas_dist.documents.results import Evaluation
 from daas_dist.report.samples import Samples
 from daas_dist.rng import stream
-from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, derive, edges_into
-from daas_dist.training.evaluation import numbers, summary, sums
+from daas_dist.spaces.cells import DARTS_V2, EDGES, KINDS, OPERATIONS, derive, edges_into
+from daas_dist.training.evaluation import best, numbers, sums
 
 AUGMENTATIONS = (
     "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "auto_contrast", "invert",
@@ -90,7 +92,7 @@ def _settle(path: Path, state: str, events: list[dict[str, Any]], last: float) -
     _write_lines(path / "events.jsonl", events)
 
 
-def _provenance(data: str) -> dict[str, Any]:
+def provenance(data: str) -> dict[str, Any]:
     return {
         "commit": "3f9c2ab41d", "dirty": True, "diff_sha256": "9d" * 32,
         "versions": {"python": "3.11.9", "torch": "2.14.1", "torchvision": "0.29.1"},
@@ -133,7 +135,7 @@ def search(
         pi, application = 1.6 * learned * toward["pi"], (learned * toward["application"]).sigmoid()
         share = (beta[..., None] * alpha).sum(1) / 4
         weight = (pi.softmax(-1) * application).sum(0)
-        genotype = derive(alpha, beta).to_json()
+        genotype = asdict(derive(alpha, beta))
         shares = [dict(zip(OPERATIONS, share[k].tolist(), strict=True)) for k in (0, 1)]
         rows.append({
             "step": round(progress * steps), "epoch": math.ceil(progress * epochs), "steps": steps,
@@ -162,8 +164,8 @@ def search(
         })  # fmt: skip
     _write_lines(path / "metrics.jsonl", rows)
     (path / "config.yaml").write_text("stage: search_fashion\nseed: 0\nsearch:\n  epochs: 50\n")
-    provenance = _provenance("fashion")
-    (path / "provenance.json").write_text(json.dumps(provenance))
+    made_by = provenance("fashion")
+    (path / "provenance.json").write_text(json.dumps(made_by))
     if state == "finished":
         result = {
             "schema": 1, "kind": "search", "genotype": genotype,
@@ -178,7 +180,7 @@ def search(
                           "val_accuracy": rows[-1]["val_accuracy"]},
             "data": {"name": "fashion_mnist", "classes": list(classes), "mean": [0.286],
                      "std": [0.353], "shape": [3, 28, 28]},
-            "config": {"stage": "search_fashion"}, "provenance": provenance,
+            "config": {"stage": "search_fashion"}, "provenance": made_by,
         }  # fmt: skip
         assert len(result["alpha"][0]) == len(EDGES)
         (path / "result.json").write_text(json.dumps(result))
@@ -209,7 +211,7 @@ def derived(
         "price": 0.25 if most or most_parameters else None, "max_flops": most,
         "max_parameters": most_parameters,
         "without_limit": None if freely is None else {
-            "genotype": {}, "parameters": 5_100_000, "multiply_adds": freely
+            "genotype": asdict(DARTS_V2), "parameters": 5_100_000, "multiply_adds": freely
         },
     }  # fmt: skip
 
@@ -307,11 +309,16 @@ def training(
             folder.mkdir(parents=True)
             _write_lines(folder / "metrics.jsonl", metrics)
             document = evaluation(seed, level, len(classes))
-            (folder / "evaluation.json").write_text(json.dumps(document.document()))
+            (folder / "evaluation.json").write_text(json.dumps(asdict(document)))
             if complete:
+                *_, last = rows = [TrainingRow.parse(row) for row in metrics]
                 comparison.append({
                     "architecture": architecture, "policy": policy, "seed": seed,
-                    **summary(metrics, document),
+                    "last": last.test_accuracy, "best": best(rows).test_accuracy,
+                    "best_epoch": best(rows).epoch, "last_top5": last.test_top5,
+                    "best_top5": best(rows).test_top5,
+                    "calibration_error": document.calibration_error,
+                    "class_accuracy": document.class_accuracy,
                     "parameters": 3_349_342,
                     "multiply_adds": 698_000_000 if shape[-1] >= 224 else 528_411_000,
                     "seconds": 1800.0 + seed, "epochs": epochs,
@@ -331,6 +338,6 @@ def training(
         shutil.copy(result, path / "search.json")
     if not (path / "config.yaml").exists():
         (path / "config.yaml").write_text("stage: train_fashion\nseed: 0\n")
-        (path / "provenance.json").write_text(json.dumps(_provenance("fashion")))
+        (path / "provenance.json").write_text(json.dumps(provenance("fashion")))
         _settle(path, state, [{"time": START + 9000, "event": "started"}], START + 11_000)
     return path

@@ -1,13 +1,14 @@
 """A search's result.json without a search: DARTS_V2, and a policy of which no number is special."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from daas_dist.spaces import operations as augment
-from daas_dist.spaces.cells import DARTS_V2
+from daas_dist.spaces.cells import DARTS_V2, Genotype
 from daas_dist.spaces.policy import Policy
 
 
@@ -24,13 +25,19 @@ def mixed_policy() -> Policy:
     )
 
 
+def plain(found: Genotype | Policy) -> dict[str, Any]:
+    """As it stands in a result.json, read back."""
+    value: dict[str, Any] = json.loads(json.dumps(asdict(found.to_document())))
+    return value
+
+
 def document(**changes: Any) -> dict[str, Any]:
     """As run.py writes it, the parts that are read back."""
     return {
         "schema": 1,
         "kind": "search",
-        "genotype": DARTS_V2.to_json(),
-        "policy": mixed_policy().to_json(),
+        "genotype": plain(DARTS_V2),
+        "policy": plain(mixed_policy()),
         "data": {"classes": [f"class {i}" for i in range(10)], "shape": [3, 32, 32]},
         **changes,
     }

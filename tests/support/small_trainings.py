@@ -8,12 +8,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from loading import load_images
 from rank_processes import in_ranks
 from torch import Tensor
 
 from daas_dist import config as configuration
 from daas_dist.config import Config
-from daas_dist.data.dataset import DataSet, load_data
+from daas_dist.data.dataset import DataSet
 from daas_dist.distributed.cut import cut
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import Part
@@ -51,7 +52,7 @@ class Trained:
 def load(*overrides: str) -> tuple[Config, DataSet]:
     fixed = any(text.startswith("train.compare=[small/") for text in overrides)
     config = configuration.load([*STAGE, *(() if fixed else CELLS), *overrides])
-    return config, load_data(config)
+    return config, load_images(config)
 
 
 def start(config: Config, data: DataSet, mesh: Mesh) -> Training:

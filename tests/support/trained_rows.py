@@ -8,6 +8,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from found_results import plain
 from small_networks import EVERY_OPERATION
 from torch import nn
 
@@ -56,7 +57,7 @@ def document(
         "epochs": 8,
         "network": {
             "name": name,
-            "genotype": EVERY_OPERATION.to_json() if found else None,
+            "genotype": plain(EVERY_OPERATION) if found else None,
             "channels": 4,
             "cells": 3,
             "stem": "cifar",
@@ -72,11 +73,13 @@ def document(
             "test_resize": None,
         },
         "policy_result": policy,
-        "recipe": {"learning_rate": 0.025, "batch_size": 96, "epochs": 8},
+        "recipe": {"train": {"learning_rate": 0.025, "epochs": 8}, "data": {}, "engine": {}},
         "weights": {"file": "weights.safetensors"},
-        "test": {"images": 10000},
-        "throughput": {"images_per_second": 1234.5, "device": "cpu"},
-    }
+        "test": {"last": 0.9137, "best": 0.9151, "ema": None, "images": 10000},
+        "throughput": {
+            "images_per_second": 1234.5, "peak_memory_mb": 512.25, "ranks": 1, "engine": "alone",
+        },
+    }  # fmt: skip
 
 
 def save(folder: Path, made: dict[str, Any] | None = None) -> Path:

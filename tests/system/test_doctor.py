@@ -76,7 +76,7 @@ def test_a_run_directory_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_missing_data_and_a_wrong_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = doctor.configuration.load(["stage=search_fashion", f"data.root={tmp_path}/no"])
-    [check] = doctor.data(config)
+    [check] = doctor.images(config.data, 0, 2, config.stage)
     assert check.state == "fail" and f"{tmp_path}/no" in check.reason
     assert cli.main(["doctor", "stage=search_fashion", "data.rot=x"]) == 2
     assert "data.rot is not a key" in capsys.readouterr().err
@@ -92,15 +92,15 @@ def test_shards_are_opened_and_some_are_decoded(
         build.build(source, tmp_path / part, build.Recipe(part, per_shard=100))
     words = ["stage=search_imagenet", "data.classes=all", "data.size=32", "data.test_resize=null"]
     config = doctor.configuration.load([*words, f"data.root={tmp_path}"])
-    [check] = doctor.data(config)
+    [check] = doctor.images(config.data, 0, 2, config.stage)
     assert check.state == "ok" and "300 pictures of 10 classes" in check.reason
     assert "a second are read and cut by one process" in check.reason
     assert "at the paper's pace, of one 2080 Ti, reads 0" in check.reason
     monkeypatch.setitem(published.GPU_DAYS, "search_imagenet", 1e-9)  # 300 images in 2 ms
-    [check] = doctor.data(config)
+    [check] = doctor.images(config.data, 0, 2, config.stage)
     assert check.state == "warn" and "--cpus-per-gpu" in check.remedy
     (tmp_path / "train" / "shard-000001.tar").unlink()
-    [check] = doctor.data(config)
+    [check] = doctor.images(config.data, 0, 2, config.stage)
     assert check.state == "fail" and "shard-000001.tar is missing" in check.reason
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from daas_dist.documents.metrics import TrainingRow
 from daas_dist.rng import stream
-from daas_dist.training.evaluation import BINS, numbers, size, summary, sums
+from daas_dist.training.evaluation import BINS, best, numbers, size, sums
 
 
 def problem(images: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -103,13 +104,12 @@ def test_sums_of_other_classes_are_refused() -> None:
         numbers(sums(*problem(4, 10)), 3)
 
 
-def test_a_row_tells_the_last_and_the_first_best_epoch() -> None:
-    lines = [
-        {"epoch": epoch, "test_accuracy": top1, "test_top5": top5}
-        for epoch, top1, top5 in ((1, 0.5, 0.91), (2, 0.8, 0.93), (3, 0.8, 0.99), (4, 0.7, 0.95))
-    ]
-    last = numbers(sums(*problem(50, 10)), 10)
-    row = summary(lines, last)
-    assert (row["last"], row["best"], row["best_epoch"]) == (0.7, 0.8, 2)
-    assert (row["last_top5"], row["best_top5"]) == (0.95, 0.93)
-    assert row["class_accuracy"] == last.class_accuracy
+def test_the_best_epoch_is_the_first_of_the_highest_accuracy() -> None:
+    rows = [
+        TrainingRow(
+            epoch=epoch, epochs=4, time=0.0, learning_rate=0.1, train_loss=1.0, train_accuracy=0.5,
+            test_loss=1.0, test_accuracy=top1, images_per_second=9.0,
+        )
+        for epoch, top1 in ((1, 0.5), (2, 0.8), (3, 0.8), (4, 0.7))
+    ]  # fmt: skip
+    assert best(rows) == rows[1]

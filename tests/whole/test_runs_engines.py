@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from damage import flip_middle
+from loading import load_images
 from rank_processes import forks, in_processes
 from safetensors.torch import load_file
 from torture import _same_bits as same_bits  # pyright: ignore[reportPrivateUsage]
@@ -22,7 +23,8 @@ from whole_runs import ENVIRONMENT, column, needs_fashion_mnist, read
 from daas_dist import config as configuration
 from daas_dist.config.rules import ConfigError
 from daas_dist.data import Images
-from daas_dist.data.dataset import load_data
+from daas_dist.documents import checked
+from daas_dist.documents.found import GenotypeDocument
 from daas_dist.models.network import Network
 from daas_dist.runs import checkpoint
 from daas_dist.spaces import operations as augment
@@ -80,11 +82,12 @@ def test_a_row_leaves_its_weights_and_what_they_are(peaceful: Path) -> None:
         assert hashlib.sha256((folder / said["file"]).read_bytes()).hexdigest() == said["sha256"]
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights.values())
     said = result["network"]
+    genotype = Genotype.from_document(checked(GenotypeDocument, said["genotype"]))
     network = Network(
-        Genotype.from_json(said["genotype"]), said["channels"], said["cells"], said["classes"],
+        genotype, said["channels"], said["cells"], said["classes"],
         said["in_channels"], said["stem"], said["auxiliary"],
     )  # fmt: skip
-    images = load_data(configuration.load(words())).test
+    images = load_images(configuration.load(words())).test
     assert isinstance(images, Images)
     inputs = augment.normalise(
         images.central(torch.arange(60)), result["data"]["mean"], result["data"]["std"]

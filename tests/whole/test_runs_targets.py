@@ -65,10 +65,10 @@ def test_architecture_alone_under_a_fixed_policy(tmp_path: Path) -> None:
     words = "search.target=architecture", f"policy.fixed={results.save(tmp_path)}"
     assert run(tmp_path / "run", *FASHION, *words) == 0
     result = read(tmp_path / "run" / "result.json")
-    assert result["policy"] == results.mixed_policy().to_json()
+    assert result["policy"] == results.plain(results.mixed_policy())
     assert result["evidence"] is None
     assert {name for name, _ in result["genotype"]["normal"]} <= set(OPERATIONS)
-    assert result["genotype"] != DARTS_V2.to_json()
+    assert result["genotype"] != results.plain(DARTS_V2)
 
 
 def test_a_search_on_ones_own_pictures_names_the_broken_one(

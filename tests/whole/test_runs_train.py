@@ -9,13 +9,13 @@ import found_results as results
 import pytest
 import torch
 from damage import flip_middle
+from loading import load_images
 from whole_runs import TWO_RANKS, column, disturb, finish, needs_fashion_mnist, read
 
 import daas_dist
 from daas_dist import cli
 from daas_dist import config as configuration
 from daas_dist.data import Images
-from daas_dist.data.dataset import load_data
 from daas_dist.rng import stream
 from daas_dist.runs import checkpoint
 from daas_dist.runs.log import read_metrics
@@ -83,7 +83,7 @@ def test_a_recipe_on_a_fixed_network_runs_at_its_rates_and_is_evaluated_as_it_sa
     rates = column(folder / "metrics.jsonl", "learning_rate")
     assert rates == pytest.approx([0.1 * 1.5, 0.1 * 2.5, curve], rel=1e-12)
 
-    data = load_data(config)
+    data = load_images(config)
     assert isinstance(data.test, Images)
     trained = daas_dist.load(folder / "result.json")
     images = augment.normalise(data.test.central(torch.arange(96)), data.mean, data.std)
@@ -137,10 +137,10 @@ def test_another_search_is_not_mixed_into_trainings_that_are_there(
         f"train.result={results.save(tmp_path)}", f"run_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert cli.main(words) == 0
-    results.save(tmp_path, provenance={"host": "another"})
+    results.save(tmp_path, config={"seed": 9})
     assert cli.main(words) == 0
     other = random_genotype(stream(1, "test"))
-    results.save(tmp_path, genotype=other.to_json())
+    results.save(tmp_path, genotype=results.plain(other))
     assert cli.main(words) == 2
     assert "another architecture or policy than train.result" in capfd.readouterr().err
 

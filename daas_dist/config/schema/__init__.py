@@ -1,7 +1,8 @@
 """What can be configured, one dataclass a group.
 
-No class has a default: values live in configs/ only, each with its source. rules.py says which are
-possible.
+No class has a default: values live in configs/ only, each with its source. Which are possible says
+the type of a field (rules.py has those that several share), and __post_init__ which go together;
+typed.py holds values to both.
 
 data.py     the images
 search.py   the network that is searched, the search, the policy

@@ -1,23 +1,30 @@
 """data.*: the images."""
 
 from dataclasses import dataclass
+from math import inf
+from typing import Annotated, Literal
 
-from daas_dist.config.rules import (
-    COUNT,
-    FINITE,
-    JITTER,
-    NATURAL,
-    OPEN_SHARE,
-    PARTS,
-    POSITIVE,
-    SCALES,
-    check,
-    check_url,
-    is_url,
-    one_of,
-    refuse,
-)
+from daas_dist.config.rules import OpenShare, Positive, Text, check_url, is_url, one_of, refuse
+from daas_dist.documents.checked import Count, Natural, Rule
 
+Channels = Annotated[int, one_of(1, 3)]
+Limit = Annotated[int, Rule(lambda n: n >= 2, "at least 2 or null for all")]
+Means = Annotated[list[float], Rule(lambda v: all(-inf < x < inf for x in v), "finite numbers")]
+Scales = Annotated[list[float], Rule(lambda v: all(0 < x < inf for x in v), "numbers above 0")]
+Parts = Annotated[
+    list[float],
+    Rule(
+        lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
+        "two shares of the area, least and most, above 0 and at most 1",
+    ),
+]
+Jitter = Annotated[
+    list[float],
+    Rule(
+        lambda v: len(v) == 4 and all(0 <= x < inf for x in v) and v[3] <= 0.5,
+        "brightness, contrast, saturation and hue, each 0 or more, hue at most 0.5",
+    ),
+]
 CHANNELS = {"fashion_mnist": 1, "cifar10": 3, "cifar100": 3}
 """Channels of the sets whose files have one form."""
 ANY_SIZE = ("folder", "shards", "stream")
@@ -26,51 +33,37 @@ ANY_SIZE = ("folder", "shards", "stream")
 
 @dataclass(kw_only=True, slots=True)
 class Data:
-    name: str
-    root: str | None
-    val_root: str | None
-    size: int | None
-    channels: int
-    classes: str
-    images_per_class: int | None
-    crop_padding: int
-    crop_scale: list[float] | None
+    name: Literal["fashion_mnist", "cifar10", "cifar100", "folder", "shards", "stream"]
+    root: Text | None
+    val_root: Text | None
+    size: Count | None
+    channels: Channels
+    classes: Text
+    images_per_class: Count | None
+    crop_padding: Natural
+    crop_scale: Parts | None
     test_resize: int | None
     flip: bool
-    cutout: int
-    color_jitter: list[float] | None
-    lighting: float | None
-    mean: list[float] | None
-    std: list[float] | None
-    val_share: float
-    limit: int | None
-    test_limit: int | None
-    max_bad_files: int
+    cutout: Natural
+    color_jitter: Jitter | None
+    lighting: Positive | None
+    mean: Means | None
+    std: Scales | None
+    val_share: OpenShare
+    limit: Limit | None
+    test_limit: Count | None
+    max_bad_files: Natural
     download: bool
-    workers: int | None
-    shuffle_window: int | None
-    cache: str | None
-    cache_gb: float
+    workers: Natural | None
+    shuffle_window: Count | None
+    cache: Text | None
+    cache_gb: Positive
 
     def __post_init__(self) -> None:
-        check(
-            self,
-            "data",
-            one_of("fashion_mnist", "cifar10", "cifar100", "folder", "shards", "stream"),
-            "name",
-        )
-        check(self, "data", one_of(1, 3), "channels")
-        check(self, "data", COUNT, "size", "test_limit", "images_per_class", "shuffle_window")
-        check(self, "data", NATURAL, "crop_padding", "cutout", "max_bad_files", "workers")
-        check(self, "data", PARTS, "crop_scale")
-        check(self, "data", JITTER, "color_jitter")
-        check(self, "data", POSITIVE, "cache_gb", "lighting")
-        check(self, "data", OPEN_SHARE, "val_share")
-        check(self, "data", (lambda value: value >= 2, "at least 2 or null for all"), "limit")
-        each = f"{self.channels} numbers, as data.channels={self.channels}"
-        check(self, "data", (lambda values: len(values) == self.channels, each), "mean", "std")
-        check(self, "data", FINITE, "mean")
-        check(self, "data", SCALES, "std")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                wanted = f"{self.channels} numbers, as data.channels={self.channels}"
+                refuse(f"data.{name}", values, wanted)
         if (self.mean is None) != (self.std is None):
             wanted = "null, as data.mean is null" if self.std else "numbers, as data.mean has them"
             refuse("data.std", self.std, wanted)

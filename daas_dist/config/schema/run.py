@@ -1,31 +1,24 @@
 """The whole configuration, and how a run is spread, stopped and resumed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from daas_dist.config.rules import (
-    COUNT,
-    NATURAL,
-    POSITIVE,
-    check,
-    one_of,
-    refuse,
-)
+from daas_dist.config.rules import Positive, Text, refuse
 from daas_dist.config.schema.data import Data
 from daas_dist.config.schema.search import FIXED, Model, Policy, Search
 from daas_dist.config.schema.train import ARCHITECTURES, Train
+from daas_dist.documents.checked import Count, Natural
 
 
 @dataclass(kw_only=True, slots=True)
 class Engine:
-    name: str
+    name: Literal["alone", "ddp", "deepspeed"]
     zero_stage: int
-    precision: str
+    precision: Literal["fp32", "bf16", "fp16"]
     compile: bool
     fused: bool
 
     def __post_init__(self) -> None:
-        check(self, "engine", one_of("alone", "ddp", "deepspeed"), "name")
-        check(self, "engine", one_of("fp32", "bf16", "fp16"), "precision")
         if self.zero_stage != 0:
             wanted = (
                 "0, as a checkpoint of another stage does not resume on another number of ranks "
@@ -36,15 +29,10 @@ class Engine:
 
 @dataclass(kw_only=True, slots=True)
 class Mesh:
-    arch: int | None
-    data: int | None
-    norm: str
-    reduction: str
-
-    def __post_init__(self) -> None:
-        check(self, "mesh", COUNT, "arch", "data")
-        check(self, "mesh", one_of("synchronised", "local"), "norm")
-        check(self, "mesh", one_of("exact", "fast"), "reduction")
+    arch: Count | None
+    data: Count | None
+    norm: Literal["synchronised", "local"]
+    reduction: Literal["exact", "fast"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,11 +42,13 @@ class Resume:
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    stage: str
-    kind: str
-    seed: int
-    run_dir: str | None
-    device: str
+    __pydantic_config__ = {"strict": True, "extra": "forbid"}  # of its groups, too
+
+    stage: Text
+    kind: Literal["search", "train"]
+    seed: Natural
+    run_dir: Text | None
+    device: Literal["auto", "cpu", "cuda"]
     deterministic: bool
     data: Data
     model: Model
@@ -68,15 +58,11 @@ class Config:
     engine: Engine
     mesh: Mesh
     tensorboard: bool
-    stop_after_minutes: float | None
-    patience_minutes: float
+    stop_after_minutes: Positive | None
+    patience_minutes: Positive
     resume: Resume
 
     def __post_init__(self) -> None:
-        check(self, "", one_of("search", "train"), "kind")
-        check(self, "", one_of("auto", "cpu", "cuda"), "device")
-        check(self, "", NATURAL, "seed")
-        check(self, "", POSITIVE, "stop_after_minutes", "patience_minutes")
         if self.kind == "search":
             self._check_search()
         else:

@@ -1,22 +1,11 @@
 """model.*, search.* and policy.*: what is searched, on what, how."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from daas_dist.config.method_names import methods
-from daas_dist.config.rules import (
-    BETAS,
-    CELLS,
-    COUNT,
-    DECAY,
-    EVEN,
-    NATURAL,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    check,
-    one_of,
-    refuse,
-)
+from daas_dist.config.rules import Cells, NotNegative, Positive, Share, Text, one_of, refuse
+from daas_dist.documents.checked import Count, Natural, Rule
 
 FIXED = (
     "small",
@@ -30,21 +19,24 @@ FIXED = (
 )
 """What model=NAME may be beside supernet and genotype: networks whose sizes are their own."""
 
+Stem = Literal["cifar", "imagenet"]
+Betas = Annotated[
+    list[float], Rule(lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)")
+]
+Decay = Annotated[float, Rule(lambda x: 0 < x <= 1, "above 0 and at most 1 (1 forgets nothing)")]
+Even = Annotated[int, Rule(lambda n: n >= 2 and n % 2 == 0, "an even number of at least 2")]
+
 
 @dataclass(kw_only=True, slots=True)
 class Model:
-    name: str
-    channels: int
-    cells: int
-    stem: str
-    genotype: str | None
-    network: str | None
+    name: Annotated[str, one_of("supernet", "genotype", *FIXED)]
+    channels: Count
+    cells: Cells
+    stem: Stem
+    genotype: Text | None
+    network: Text | None
 
     def __post_init__(self) -> None:
-        check(self, "model", one_of("supernet", "genotype", *FIXED), "name")
-        check(self, "model", one_of("cifar", "imagenet"), "stem")
-        check(self, "model", COUNT, "channels")
-        check(self, "model", COUNT if self.name in FIXED else CELLS, "cells")
         if self.genotype is not None and self.name != "genotype":
             wanted = f"null, as model={self.name}; add model=genotype"
             refuse("model.genotype", self.genotype, wanted)
@@ -55,119 +47,86 @@ class Model:
 
 @dataclass(kw_only=True, slots=True)
 class Tau:
-    start: float
-    end: float
+    start: Positive
+    end: Positive
 
 
 @dataclass(kw_only=True, slots=True)
 class Weights:
-    learning_rate: float
-    learning_rate_end: float
-    momentum: float
-    weight_decay: float
-    clip: float
+    learning_rate: Positive
+    learning_rate_end: NotNegative
+    momentum: Share
+    weight_decay: NotNegative
+    clip: Positive
 
 
 @dataclass(kw_only=True, slots=True)
 class Adam:
-    learning_rate: float
-    betas: list[float]
-    weight_decay: float
+    learning_rate: Positive
+    betas: Betas
+    weight_decay: NotNegative
 
 
 @dataclass(kw_only=True, slots=True)
 class PolicyOptimizer:
-    name: str
-    learning_rate: float
-    betas: list[float]
-    weight_decay: float
+    name: Literal["adam", "sgd"]
+    learning_rate: Positive
+    betas: Betas
+    weight_decay: NotNegative
 
 
 @dataclass(kw_only=True, slots=True)
 class Evidence:
-    decay: float
-    validation_decay: float
-    control: str
+    decay: Decay
+    validation_decay: Share
+    control: Literal["plain", "others"]
 
 
 @dataclass(kw_only=True, slots=True)
 class Derived:
-    channels: int
-    cells: int
-    classes: int | None
-    size: int | None
-    stem: str | None
+    channels: Even
+    cells: Cells
+    classes: Count | None
+    size: Count | None
+    stem: Stem | None
 
 
 @dataclass(kw_only=True, slots=True)
 class Search:
-    method: str
-    target: str
-    warmup_epochs: int
-    warmup_policy: str
-    joint_epochs: int
-    batch_size: int
-    architectures: int
-    policies_per_architecture: int
-    policies_per_image: int
-    weight_architectures: int
-    xi: float | None
-    architecture_gradient_at: str
-    weight_gradient: str
+    method: Text
+    target: Literal["joint", "architecture", "policy"]
+    warmup_epochs: Natural
+    warmup_policy: Literal["uniform", "plain"]
+    joint_epochs: Natural
+    batch_size: Count
+    architectures: Count
+    policies_per_architecture: Count
+    policies_per_image: Count
+    weight_architectures: Count
+    xi: NotNegative | None
+    architecture_gradient_at: Literal["look_ahead", "theta"]
+    weight_gradient: Literal["sum", "mean"]
     reuse_gradients: bool
-    estimator: str
+    estimator: Literal["paper", "leave_one_out", "per_image", "running_means", "natural"]
     tau: Tau
     weights: Weights
     architecture: Adam
     policy_optimizer: PolicyOptimizer
     evidence: Evidence
     derived: Derived
-    max_flops: float | None
-    max_parameters: float | None
+    max_flops: Positive | None
+    max_parameters: Positive | None
     permute_rewards: bool
     cuda_graphs: bool
-    non_finite: str
-    most_skips: int
-    log_every: int
-    checkpoint_every: int
-    keep_checkpoints: int
+    non_finite: Literal["raise", "skip"]
+    most_skips: Count
+    log_every: Count
+    checkpoint_every: Count
+    keep_checkpoints: Count
 
     def __post_init__(self) -> None:
-        check(self, "search", one_of(*methods()), "method")
-        check(self, "search", one_of("joint", "architecture", "policy"), "target")
-        check(self, "search", one_of("uniform", "plain"), "warmup_policy")
-        check(self, "search", one_of("look_ahead", "theta"), "architecture_gradient_at")
-        check(self, "search", one_of("sum", "mean"), "weight_gradient")
-        estimators = one_of("paper", "leave_one_out", "per_image", "running_means", "natural")
-        check(self, "search", estimators, "estimator")
-        check(self, "search", NATURAL, "warmup_epochs", "joint_epochs")
-        check(self, "search", COUNT, "batch_size", "architectures", "policies_per_architecture")
-        check(self, "search", COUNT, "policies_per_image")
-        check(self, "search", COUNT, "weight_architectures", "log_every", "checkpoint_every")
-        check(self, "search", COUNT, "keep_checkpoints", "most_skips")
-        check(self, "search", one_of("raise", "skip"), "non_finite")
-        check(self, "search", POSITIVE, "max_flops", "max_parameters")
-        check(self, "search", NOT_NEGATIVE, "xi")
-        check(self.tau, "search.tau", POSITIVE, "start", "end")
-        check(self.weights, "search.weights", POSITIVE, "learning_rate", "clip")
-        check(self.weights, "search.weights", NOT_NEGATIVE, "learning_rate_end", "weight_decay")
-        check(self.weights, "search.weights", SHARE, "momentum")
-        for name in ("architecture", "policy_optimizer"):
-            adam, key = getattr(self, name), f"search.{name}"
-            check(adam, key, POSITIVE, "learning_rate")
-            check(adam, key, BETAS, "betas")
-            check(adam, key, NOT_NEGATIVE, "weight_decay")
-        check(self.policy_optimizer, "search.policy_optimizer", one_of("adam", "sgd"), "name")
-        check(self.evidence, "search.evidence", DECAY, "decay")
-        check(self.evidence, "search.evidence", SHARE, "validation_decay")
-        check(self.evidence, "search.evidence", one_of("plain", "others"), "control")
-        check(self.derived, "search.derived", EVEN, "channels")
-        check(self.derived, "search.derived", CELLS, "cells")
-        check(self.derived, "search.derived", COUNT, "classes", "size")
-        check(self.derived, "search.derived", one_of("cifar", "imagenet"), "stem")
-        self._check_together()
-
-    def _check_together(self) -> None:
+        if self.method not in methods():
+            refuse("search.method", self.method, one_of(*methods()).words)
         if self.warmup_epochs + self.joint_epochs == 0:
             refuse("search.joint_epochs", 0, "at least 1, as search.warmup_epochs is 0 too")
         if self.tau.end > self.tau.start:
@@ -193,12 +152,7 @@ class Search:
 
 @dataclass(kw_only=True, slots=True)
 class Policy:
-    slots: int
-    parameters: str
-    ranges: str
-    fixed: str | None
-
-    def __post_init__(self) -> None:
-        check(self, "policy", COUNT, "slots")
-        check(self, "policy", one_of("per_policy", "per_slot"), "parameters")
-        check(self, "policy", one_of("autoaugment", "dada"), "ranges")
+    slots: Count
+    parameters: Literal["per_policy", "per_slot"]
+    ranges: Literal["autoaugment", "dada"]
+    fixed: Text | None

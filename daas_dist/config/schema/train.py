@@ -1,24 +1,22 @@
 """train.*: what is compared, by which recipe."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from daas_dist.config.rules import (
-    CELLS,
-    COUNT,
     DISTINCT,
-    MILESTONES,
-    NATURAL,
-    NOT_NEGATIVE,
-    OPEN_SHARE,
-    POSITIVE,
-    SEEDS,
-    SHARE,
-    check,
+    Cells,
+    NotNegative,
+    OpenShare,
+    Positive,
+    Share,
+    Text,
     nearest_multiples,
     one_of,
     refuse,
 )
 from daas_dist.config.schema.search import FIXED
+from daas_dist.documents.checked import Count, Natural, Rule
 from daas_dist.schedules import CURVES, TAIL
 
 ARCHITECTURES = ("found", "random")
@@ -35,72 +33,66 @@ def in_torchvision(name: str) -> bool:
     return name in models.list_models(module=models)
 
 
+def _is_row(row: str) -> bool:
+    architecture, _, policy = row.partition("/")
+    return policy in POLICIES and (architecture in NETWORKS or in_torchvision(architecture))
+
+
+NETWORKS = (*ARCHITECTURES, *(name for name in FIXED if name != "torchvision"))
+ROWS = Rule(
+    lambda rows: all(map(_is_row, rows)),
+    f"a list of ARCHITECTURE/POLICY, of {', '.join(NETWORKS)} or a network of torchvision's, and "
+    f"{', '.join(POLICIES)}",
+)
+SEEDS = Rule(lambda seeds: all(seed >= 0 for seed in seeds), "whole numbers of 0 or more")
+Milestones = Annotated[
+    list[int],
+    Rule(
+        lambda v: v and v[0] >= 1 and all(a < b for a, b in zip(v, v[1:], strict=False)),
+        "one or more epochs from 1 on, each after the one before it",
+    ),
+]
+
+
 @dataclass(kw_only=True, slots=True)
 class Train:
-    result: str | None
-    policy_result: str | None
-    policy_per: str
-    compare: list[str]
-    seeds: list[int]
-    epochs: int
-    batch_size: int
-    micro_batch: int | None
-    channels: int
-    cells: int
-    auxiliary_weight: float
-    drop_path: float
-    learning_rate: float
-    schedule: str
-    schedule_by: str
-    milestones: list[int] | None
-    warmup_epochs: int
-    warmup_multiplier: float | None
-    momentum: float
+    result: Text | None
+    policy_result: Text | None
+    policy_per: Literal["iteration", "image"]
+    compare: Annotated[list[str], ROWS, DISTINCT]
+    seeds: Annotated[list[int], DISTINCT, SEEDS]
+    epochs: Count
+    batch_size: Count
+    micro_batch: Count | None
+    channels: Count
+    cells: Cells
+    auxiliary_weight: NotNegative
+    drop_path: Share
+    learning_rate: Positive
+    schedule: Annotated[str, one_of(*CURVES)]
+    schedule_by: Literal["epoch", "step"]
+    milestones: Milestones | None
+    warmup_epochs: Natural
+    warmup_multiplier: Positive | None
+    momentum: Share
     nesterov: bool
-    weight_decay: float
+    weight_decay: NotNegative
     decay_norms: bool
-    clip: float | None
-    label_smoothing: float
-    ema_decay: float | None
-    augment_on: str
+    clip: Positive | None
+    label_smoothing: Share
+    ema_decay: OpenShare | None
+    augment_on: Literal["device", "reader"]
 
     def __post_init__(self) -> None:
-        networks = (*ARCHITECTURES, *(name for name in FIXED if name != "torchvision"))
-        for row in self.compare:
-            architecture, _, policy = row.partition("/")
-            if policy not in POLICIES or not (
-                architecture in networks or in_torchvision(architecture)
-            ):
-                wanted = f"a list of ARCHITECTURE/POLICY, of {', '.join(networks)} or a network of "
-                wanted += f"torchvision's, and {', '.join(POLICIES)}"
-                refuse("train.compare", self.compare, wanted)
         if self.policy_result is not None and self.result is None:
             wanted = "null, as train.result is null: it stands in for that one's policy"
             refuse("train.policy_result", self.policy_result, wanted)
-        check(self, "train", one_of("iteration", "image"), "policy_per")
-        check(self, "train", DISTINCT, "compare", "seeds")
-        check(self, "train", SEEDS, "seeds")
-        check(self, "train", COUNT, "epochs", "batch_size", "micro_batch", "channels")
         if self.micro_batch is not None and self.batch_size % self.micro_batch:
             batches = nearest_multiples(self.batch_size, self.micro_batch)
             wanted = f"a multiple of train.micro_batch={self.micro_batch}, as {batches}"
             refuse("train.batch_size", self.batch_size, wanted)
-        check(self, "train", CELLS, "cells")
-        check(self, "train", POSITIVE, "learning_rate", "clip")
-        check(self, "train", NOT_NEGATIVE, "auxiliary_weight", "weight_decay")
-        check(self, "train", SHARE, "drop_path", "momentum", "label_smoothing")
-        check(self, "train", OPEN_SHARE, "ema_decay")
-        check(self, "train", one_of(*CURVES), "schedule")
-        check(self, "train", one_of("epoch", "step"), "schedule_by")
-        check(self, "train", MILESTONES, "milestones")
-        check(self, "train", one_of("device", "reader"), "augment_on")
-        check(self, "train", NATURAL, "warmup_epochs")
-        check(self, "train", POSITIVE, "warmup_multiplier")
         if self.nesterov and not self.momentum:
             refuse("train.nesterov", True, "false, as train.momentum=0.0")
-        self._check_schedule()
-
-    def _check_schedule(self) -> None:
         if (self.milestones is None) == (self.schedule == "steps"):
             wanted = "epochs as [90, 180, 240]" if self.milestones is None else "null"
             wanted += f", as train.schedule={self.schedule}"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daas_dist.config.overrides import to_path
-from daas_dist.data import fashion_mnist, layout, limit_classes, open_shards
+from daas_dist.data import fashion_mnist, layout, open_shards
 from daas_dist.data.layout import Keys
 from daas_dist.data.manifest import MANIFEST, Manifest
 from daas_dist.data.sharding import build, sources, verify
@@ -197,7 +197,7 @@ def _list(given: argparse.Namespace) -> int:
     for folder in _parts(given.folder):
         view = open_shards(folder, classes=given.classes, size=1, channels=3)
         if given.images_per_class is not None:
-            view = view.take(limit_classes(view, given.images_per_class, given.seed))
+            view = view.limit_classes(given.images_per_class, given.seed)
         manifest = view.folder.manifest
         count_C = torch.bincount(view.labels, minlength=len(view.classes))
         print(

@@ -16,10 +16,10 @@ from spoil import (
 )
 from whole_runs import needs_fashion_mnist
 
-from daas_dist.data import Batches, Crop, Feed, Order, Shards, open_shards
+from daas_dist.data import Batches, Crop, Feed, Plan, Shards, open_shards
 from daas_dist.data.manifest import INDEX, NAMES, ROW, DataError
 from daas_dist.data.shards import Reading
-from daas_dist.rng import WHOLE, Part
+from daas_dist.rng import Part
 
 pytestmark = needs_fashion_mnist
 CUT = Crop(padding=0, flip=True, scale=(0.2, 1.0))
@@ -39,9 +39,8 @@ def allowing(images: Shards, most: int) -> Shards:
 
 
 def feed_of(images: Shards, most: int, **more: Any) -> Feed:
-    batches = Batches(COUNT, 6, 0, "train")
-    arguments: dict[str, Any] = {"part": WHOLE, "steps": 8} | more
-    return Feed({"train": Order(allowing(images, most), batches)}, CUT, 0, **arguments)
+    plan = Plan(batch_size=6, epochs=2, seed=0, crop=CUT, **more)
+    return Feed({"train": allowing(images, most)}, plan)
 
 
 def read(own: Feed, steps: range) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import make_imagenet
 import pytest
 import torch
+from loading import load_images
 from shard_server import Answer, Server, flipped, held_up, longer, serve, shorter, status, torn
 from spoil import put
 from whole_runs import needs_fashion_mnist
@@ -24,9 +25,8 @@ from whole_runs import needs_fashion_mnist
 from daas_dist.config import Config, ConfigError
 from daas_dist.config import compose as door
 from daas_dist.data import Cache, open_shards, remote
-from daas_dist.data import split as split_set
 from daas_dist.data.cache import FOLDER as ANYBODY_S
-from daas_dist.data.dataset import DataSet, load_data, open_feed
+from daas_dist.data.dataset import DataSet, open_feed
 from daas_dist.data.manifest import MANIFEST, DataError, Manifest, parse
 from daas_dist.data.remote import NotFetched
 from daas_dist.data.sharding import build, sources
@@ -107,7 +107,7 @@ def config(root: str, *more: str) -> Config:
 def batches(config: Config, data: DataSet, steps: int = 12) -> list[torch.Tensor]:
     """As a search reads them: two splits, in an order each."""
     assert isinstance(data.train, Shards)
-    train, val = split_set(data.train, 0.5, config.seed)
+    train, val = data.train.split(0.5, config.seed)
     feed = open_feed(
         config.data,
         {"weights": train, "policy": val},
@@ -127,7 +127,7 @@ def test_a_search_reads_the_same_batches_from_a_url(
 ) -> None:
     here = config(str(folder), "data.workers=0")
     there = config(server.url, f"data.workers={workers}", f"data.cache={tmp_path / 'cache'}")
-    ours, theirs = load_data(there), load_data(here)
+    ours, theirs = load_images(there), load_images(here)
     assert ours.train.digest() == theirs.train.digest() and ours.warnings == ()
     assert ours.test.digest() == theirs.test.digest()
     assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
@@ -141,18 +141,20 @@ def test_a_file_url_and_other_settings_read_the_same(folder: Path, tmp_path: Pat
     given = ["data.workers=1", "data.shuffle_window=2", "data.images_per_class=8"]
     here = config(str(folder), *given)
     there = config(f"file://{folder}/", *given, f"data.cache={tmp_path / 'cache'}")
-    for a, b in zip(batches(there, load_data(there)), batches(here, load_data(here)), strict=True):
+    for a, b in zip(
+        batches(there, load_images(there)), batches(here, load_images(here)), strict=True
+    ):
         assert torch.equal(a, b)
 
 
 def test_the_shards_of_one_part_are_split(folder: Path, server: Server, tmp_path: Path) -> None:
     there = config(f"{server.url}/train", f"data.cache={tmp_path / 'cache'}")
-    ours, theirs = load_data(there), load_data(config(str(folder / "train")))
+    ours, theirs = load_images(there), load_images(config(str(folder / "train")))
     assert ours.test.digest() == theirs.test.digest()
     beside = config(
         f"{server.url}/train", f"data.val_root={server.url}/val", f"data.cache={tmp_path}"
     )
-    assert load_data(beside).test.digest() == load_data(config(str(folder))).test.digest()
+    assert load_images(beside).test.digest() == load_images(config(str(folder))).test.digest()
 
 
 def test_test_images_that_cannot_be_had_now_are_not_taken_for_absent(
@@ -162,7 +164,7 @@ def test_test_images_that_cannot_be_had_now_are_not_taken_for_absent(
     Cache(f"{server.url}/train", tmp_path / "cache", GB)
     server.faults[MANIFEST].extend([status(503)] * 8)  # train's is in the cache
     with pytest.raises(NotFetched, match="val/manifest.json cannot be fetched .*503"):
-        load_data(there)
+        load_images(there)
 
 
 def test_an_error_names_the_picture(cache: Cache) -> None:
@@ -398,19 +400,19 @@ def test_what_is_in_the_cache_is_read_when_the_server_is_gone(
     monkeypatch.setattr(remote, "WAITS", (0.01,))
     with serve(folder) as server:
         there = config(server.url, "data.workers=2", f"data.cache={tmp_path / 'cache'}")
-        expected = batches(there, load_data(there))
+        expected = batches(there, load_images(there))
     assert capsys.readouterr().err == ""
-    for a, b in zip(batches(there, load_data(there)), expected, strict=True):
+    for a, b in zip(batches(there, load_images(there)), expected, strict=True):
         assert torch.equal(a, b)
     said = capsys.readouterr().err
     assert f"{server.url}/train/manifest.json cannot be fetched" in said and "going on with" in said
     first = next((tmp_path / "cache" / FOLDER).glob("*/shard-000000.tar"))
     first.unlink()
-    data = load_data(config(server.url, f"data.cache={tmp_path / 'cache'}", *MEASURED))
+    data = load_images(config(server.url, f"data.cache={tmp_path / 'cache'}", *MEASURED))
     with pytest.raises(NotFetched, match=f"{server.url}/train/shard-000000.tar cannot be fetched"):
         batches(there, data)  # by a worker
     with pytest.raises(NotFetched, match="train/manifest.json .*; .*/manifest.json cannot"):
-        load_data(config(server.url, f"data.cache={tmp_path / 'empty'}"))
+        load_images(config(server.url, f"data.cache={tmp_path / 'empty'}"))
 
 
 def test_nothing_is_believed_that_another_user_may_have_planted(
@@ -518,14 +520,14 @@ def test_an_unknown_scheme_is_named(tmp_path: Path) -> None:
 def test_a_cache_that_thrashes_is_told(server: Server, tmp_path: Path) -> None:
     """The training images have some 0.4 MB, each of the eight shards some 0.05."""
     small = [f"data.cache={tmp_path / 'cache'}", "data.cache_gb=0.0003"]
-    (said,) = load_data(config(server.url, *small)).warnings
+    (said,) = load_images(config(server.url, *small)).warnings
     assert "data.cache_gb=0.0003 holds less" in said and "set data.shuffle_window" in said
-    (said,) = load_data(config(server.url, *small, "data.shuffle_window=2")).warnings
+    (said,) = load_images(config(server.url, *small, "data.shuffle_window=2")).warnings
     assert "every epoch downloads shards again" in said
     with pytest.raises(
         ConfigError, match="data.cache_gb=0.0003 is not .* lower data.shuffle_window"
     ):
-        load_data(config(server.url, *small, "data.shuffle_window=4"))
+        load_images(config(server.url, *small, "data.shuffle_window=4"))
 
 
 def test_a_window_downloads_each_shard_about_once_an_epoch(
@@ -535,10 +537,10 @@ def test_a_window_downloads_each_shard_about_once_an_epoch(
         f"{server.url}/train", f"data.cache={tmp_path / 'cache'}", "data.cache_gb=0.00025",
         "data.shuffle_window=1", "data.workers=2",
     )  # fmt: skip
-    data = load_data(there)
+    data = load_images(there)
     server.asked.clear()
     here = config(str(folder / "train"), "data.shuffle_window=1")
-    expected = batches(here, load_data(here), 9)
+    expected = batches(here, load_images(here), 9)
     for a, b in zip(batches(there, data, 9), expected, strict=True):
         assert torch.equal(a, b)
     assert isinstance(data.train, Shards)

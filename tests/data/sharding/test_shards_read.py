@@ -4,6 +4,7 @@ import io
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import make_imagenet
 import numpy as np
@@ -21,18 +22,17 @@ from daas_dist.data import (
     Crop,
     Feed,
     Images,
-    Order,
+    ImageSet,
+    Plan,
     Shards,
-    limit_classes,
     open_shards,
-    split,
 )
 from daas_dist.data.crops import Parts
 from daas_dist.data.decode import quiet, resized_part
 from daas_dist.data.manifest import DataError
 from daas_dist.data.sharding import build, sources
 from daas_dist.data.surrogate import DADA_120, choose
-from daas_dist.rng import WHOLE, Part, stream
+from daas_dist.rng import Part, stream
 
 pytestmark = needs_fashion_mnist
 CLASSES, TRAIN = 8, 12
@@ -54,10 +54,9 @@ def shards(root: Path) -> Shards:
     return open_shards(root, size=24, channels=3, shorter=28)
 
 
-def feed(images: Shards, crop: Crop, batch: int, epochs: int = 2, **more: object) -> Feed:
-    batches = Batches(len(images), batch, 5, "train")
-    arguments: dict[str, object] = {"part": WHOLE, "steps": epochs * batches.steps_per_epoch} | more
-    return Feed({"train": Order(images, batches)}, crop, 5, **arguments)  # type: ignore[arg-type]
+def feed(images: ImageSet, crop: Crop, batch: int, epochs: int = 2, **more: Any) -> Feed:
+    plan = Plan(batch_size=batch, epochs=epochs, seed=5, crop=crop, **more)
+    return Feed({"train": images}, plan)
 
 
 def read(own: Feed, steps: range) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +134,7 @@ def test_without_a_scale_it_is_the_shifted_square_of_a_set_in_memory(shards: Sha
     """The same batches as from the same pictures in memory, bit for bit."""
     index = torch.arange(len(shards))
     memory = Images(shards.central(index), shards.labels, shards.classes)
-    ours, theirs = feed(shards, SHIFTED, 10), feed(memory, SHIFTED, 10)  # type: ignore[arg-type]
+    ours, theirs = feed(shards, SHIFTED, 10), feed(memory, SHIFTED, 10)
     for a, b in zip(read(ours, range(9)), read(theirs, range(9)), strict=True):
         assert torch.equal(a, b)
 
@@ -161,7 +160,7 @@ def test_every_world_every_worker_and_every_stop_see_one_sequence(
     batch = min(own * world, count // world * world)
     images = numbered(shards).take(torch.arange(count))
     whole = feed(images, CUT, batch)
-    steps = whole.orders["train"].batches.steps_per_epoch
+    steps = whole.batches.steps_per_epoch
     pixels, labels = read(whole, range(2 * steps))
     first, second = labels.split(steps * batch)
     for epoch in (first, second):
@@ -277,9 +276,9 @@ def test_a_view_holds_its_classes_and_copies_nothing(root: Path) -> None:
     ours, theirs = torch.arange(len(view)), expected.nonzero().flatten()
     assert torch.equal(view.central(ours), whole.central(theirs))
     assert [chosen[i] for i in view.labels.tolist()] == whole.labels[expected].tolist()
-    few = view.take(limit_classes(view, 5, seed=0))
+    few = view.limit_classes(5, seed=0)
     assert Counter(few.labels.tolist()) == {0: 5, 1: 5, 2: 5}
-    train, val = split(few, 0.6, seed=0)
+    train, val = few.split(0.6, seed=0)
     assert set(train.rows) | set(val.rows) == set(few.rows) and not set(train.rows) & set(val.rows)
     assert len({each.digest() for each in (whole, view, few, train, val)}) == 5
     assert open_shards(root, classes="random:3:2", size=8, channels=3).digest() == view.digest()
