@@ -55,13 +55,12 @@ def take_turns(
     mesh: Mesh,
     log: RunLog | None,
     *,
-    keep: int,
     milestones: Collection[int] = (),
 ) -> str:
     """Do all of the work, or until somebody asks to stop; returns why it stopped, "" if it is done.
 
     mesh: the ranks that do it together. log: its log, on the one rank that writes; the checkpoints
-    are beside it. keep, milestones: as checkpoint.save has them.
+    are beside it. milestones: as checkpoint.save has them.
     """
 
     def asked() -> str:
@@ -78,7 +77,7 @@ def take_turns(
             reason = asked()
             if log is not None and (work.due or work.done or reason):
                 folder = log.run_dir / "checkpoints"
-                checkpoint.save(folder, work.step, work.state(), keep, milestones)
+                checkpoint.save(folder, work.step, work.state(), milestones=milestones)
             if reason and not work.done:
                 return reason
     return ""

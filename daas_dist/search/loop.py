@@ -130,8 +130,7 @@ def _steps(search: Search, job: Job) -> bool:
     """Make the steps. Whether the last one was reached."""
     with Display(job.run_dir.name) if job.mesh.leads else nullcontext() as display:
         steps = Steps(search, display)
-        keep, milestones = search.config.search.keep_checkpoints, [steps.warmed_up]
-        reason = take_turns(steps, job, job.mesh, job.log, keep=keep, milestones=milestones)
+        reason = take_turns(steps, job, job.mesh, job.log, milestones=[steps.warmed_up])
     if reason and job.log is not None:
         job.log.event("stopped", step=steps.step, reason=reason)
     return not reason

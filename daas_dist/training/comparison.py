@@ -40,9 +40,6 @@ from daas_dist.training import engine, outcome
 from daas_dist.training.loop import Training
 from daas_dist.training.rows import Row
 
-KEPT_CHECKPOINTS = 2
-"""Of each row."""
-
 
 def run_training(config: Config, report: Report | None = None) -> Path:
     """Train every row of train.compare with every seed, or until stopped; the run directory.
@@ -156,7 +153,7 @@ def _train(
         training.load(*saved)
     record = Record(config, training, folder) if team.leads else None
     log = None if record is None else record.log
-    if take_turns(Epochs(training, record), job, team, log, keep=KEPT_CHECKPOINTS):
+    if take_turns(Epochs(training, record), job, team, log):
         return False
     return True if record is None else record.finish()
 

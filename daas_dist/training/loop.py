@@ -24,7 +24,7 @@ from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import Part, stream
 from daas_dist.runs.loop import Asked, Beat
 from daas_dist.schedules import learning_rate
-from daas_dist.training import engine, evaluation, optimiser, rows
+from daas_dist.training import engine, evaluation, rows
 from daas_dist.training.engine.compiled import compile_checked
 from daas_dist.training.rows import Row
 
@@ -78,14 +78,12 @@ class Training:
         if config.engine.compile:
             some = torch.arange(min(self.cut.micro_batch, len(data.train)))
             compile_checked(self.network, self._tested(data.train.central(some)))
-        self.optimiser = optimiser.sgd(
-            self.network,
-            self.settings.learning_rate,
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=self.settings.learning_rate,
             momentum=self.settings.momentum,
             nesterov=self.settings.nesterov,
             weight_decay=self.settings.weight_decay,
-            decay_norms=self.settings.decay_norms,
-            fused=config.engine.fused,
         )
         self.schedule = rows.schedule(self.settings)
         self.engine = engine.build(

@@ -67,13 +67,13 @@ def job(tmp_path: Path) -> Job:
     return Job(frozen, Mesh(), stop, tmp_path, cpu, log, None, patience=60.0)
 
 
-def run(work: Counting, job: Job, keep: int = 9, milestones: tuple[int, ...] = ()) -> str:
-    return take_turns(work, job, job.mesh, job.log, keep=keep, milestones=milestones)
+def run(work: Counting, job: Job, milestones: tuple[int, ...] = ()) -> str:
+    return take_turns(work, job, job.mesh, job.log, milestones=milestones)
 
 
 def test_each_turn_is_told_then_saved_where_that_is_due_or_all_is_done(job: Job) -> None:
     work = Counting(job.run_dir)
-    assert run(work, job) == ""
+    assert run(work, job, milestones=(3,)) == ""
     saved = {0: [], 3: [3], 6: [3, 6]}
     assert work.seen == [(i, saved[i - i % 3], i) for i in range(TURNS)]
     folder = job.run_dir / "checkpoints"
@@ -100,13 +100,13 @@ def test_work_that_is_done_makes_no_turn(job: Job) -> None:
 
 
 def test_old_checkpoints_go_but_milestones_stay(job: Job) -> None:
-    run(Counting(job.run_dir), job, keep=1, milestones=(3,))
-    assert checkpoint.steps(job.run_dir / "checkpoints") == [3, 7]
+    run(Counting(job.run_dir), job)
+    assert checkpoint.steps(job.run_dir / "checkpoints") == [6, 7]
 
 
 def test_a_rank_that_does_not_write_leaves_nothing(job: Job) -> None:
     work = Counting(job.run_dir, stops=4)
-    assert take_turns(work, job, job.mesh, None, keep=9) == f"the file {FILE}"
+    assert take_turns(work, job, job.mesh, None) == f"the file {FILE}"
     assert not (job.run_dir / "checkpoints").exists() and work.told == 0
 
 

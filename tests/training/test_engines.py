@@ -225,11 +225,6 @@ def test_lower_precision_stays_near_float32(name: str, precision: str, bound: fl
     assert ("scale" in low.state["engine"]["scaler"]) == (precision == "fp16")
 
 
-def test_fused_sgd_makes_the_same_steps() -> None:
-    plain, fused = (alike(train(1, 5, *EIGHT, f"engine.fused={on}")) for on in ("false", "true"))
-    assert float((fused.losses / plain.losses - 1).abs().max()) < 1e-5
-
-
 def compiling(backend: Any) -> Any:
     """network.compile() with another backend than inductor, which takes minutes on a CPU."""
     compile_with = nn.Module.compile
@@ -339,7 +334,8 @@ def test_where_images_are_changed_is_no_part_of_what_is_trained() -> None:
         assert all(torch.equal(a, there.network[name]) for name, a in here.network.items())
     assert here.told != alike(train(2, 3, *EIGHT)).told
     config, data = load(*reader, "data.workers=1")
-    assert steps(start(config, data, Mesh()), 3) == alike(train(1, 3, *more)).told
+    (there,) = in_ranks(1, lambda mesh: steps(start(config, data, mesh), 3))
+    assert there == alike(train(1, 3, *more)).told
 
 
 @pytest.mark.parametrize("where", ["device", "reader"])
