@@ -48,7 +48,7 @@ def test_one_number_is_enough_for_a_gradient_not_to_be_finite() -> None:
 
 
 def test_a_line_of_metrics_is_of_the_epoch_of_its_last_step() -> None:
-    """Four steps an epoch, one epoch of warm-up: the fourth step is its last, the fifth is joint."""
+    """Four steps an epoch, one epoch of warm-up: the fourth step ends it, the fifth is joint."""
     run = search()
     for step, epoch, phase in (
         (1, 1, "warmup"),
