@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from test_search import search
 
 from daas_dist.methods.interface import Contribution
+from daas_dist.search import findings
 from daas_dist.search.finite import check_terms, check_update
 from daas_dist.search.metrics import Interval
 
@@ -43,3 +45,18 @@ def test_one_number_is_enough_for_a_gradient_not_to_be_finite() -> None:
     for values in ([fine, wrong], [wrong, fine]):
         with pytest.raises(FloatingPointError, match="step 3: the gradient by the weights is not"):
             check_update(3, "the weights", values)
+
+
+def test_a_line_of_metrics_is_of_the_epoch_of_its_last_step() -> None:
+    """Four steps an epoch, one epoch of warm-up: the fourth step ends it, the fifth is joint."""
+    run = search()
+    for step, epoch, phase in (
+        (1, 1, "warmup"),
+        (4, 1, "warmup"),
+        (5, 2, "joint"),
+        (12, 3, "joint"),
+    ):
+        run.state.step = step
+        row = findings.metrics(run, 1.0)
+        assert (row["epoch"], row["phase"], row["step"]) == (epoch, phase, step)
+        assert (row["epochs"], row["steps"]) == (3, 12)
