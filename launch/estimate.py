@@ -9,6 +9,7 @@ from daas_dist.config import Config
 from daas_dist.config.schema import ARCHITECTURES
 from daas_dist.documents import events, lines
 from daas_dist.documents.events import Event
+from daas_dist.documents.run import KEPT_CHECKPOINTS
 from daas_dist.system.published import GPU_DAYS
 
 if TYPE_CHECKING:
@@ -63,10 +64,8 @@ def disk(config: Config) -> int:
     """Bytes that a run needs: the checkpoints that it keeps, one that is being written (of a
     training, one a row), a training's weights files, logs."""
     if config.kind == "search":
-        states = STATES * (config.search.keep_checkpoints + 2)
+        states = STATES * (KEPT_CHECKPOINTS + 2)
         return states * _searched_bytes(config) + LOGS_BYTES
-    from daas_dist.training.comparison import KEPT_CHECKPOINTS  # torch takes seconds
-
     average = config.train.ema_decay is not None
     # A checkpoint: weights, momentum, the running mean. Files: weights, the best, the mean.
     states = (KEPT_CHECKPOINTS + 1) * (2 + average) + 2 + average

@@ -9,6 +9,7 @@ from typing import Any
 
 from daas_dist.data import FASHION_MNIST_ROOT
 from daas_dist.runs.log import read_metrics
+from daas_dist.spaces.cells import KINDS
 from gpu.right import GRAPHS, ROOT
 from gpu.rows import Rows, Settings, Skipped, Unfinished, Values
 
@@ -41,13 +42,14 @@ def search(settings: Settings) -> Rows:
     run_dir = folder / "run"
     _run([*words, *json.loads(chosen.read_text()), f"run_dir={run_dir}"], settings)
     rows = read_metrics(run_dir)
-    for row in rows[:: max(1, len(rows) // 10)] + rows[-1:]:
+    for row in rows[-1 :: -max(1, len(rows) // 10)][::-1]:
         yield f"step {row['step']}", _progress(row)
     if not (run_dir / "DONE").exists():
-        raise Unfinished(f"the search is at step {rows[-1]['step']}")
+        raise Unfinished(f"the search is at step {rows[-1]['step'] if rows else 0}")
     found = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
-    for kind, cell in found["genotype"].items():
-        yield f"found {kind}", {"pairs": " ".join(f"{name}-{source}" for name, source in cell)}
+    for kind in KINDS:
+        pairs = (f"{name}-{source}" for name, source in found["genotype"][kind])
+        yield f"found {kind}", {"pairs": " ".join(pairs)}
 
 
 def _progress(row: dict[str, Any]) -> Values:

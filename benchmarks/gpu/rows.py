@@ -83,14 +83,17 @@ class File:
         self._show(row, values)
 
     def ended(self) -> dict[str, str]:
-        """Return how each check has ended, of those that have."""
+        """Return how each check has ended, of those that have since they were last begun."""
         found: dict[str, str] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.exists else ():
             try:
                 row = json.loads(line)
             except ValueError:  # the machine was taken away in the midst of it
                 continue
-            if "end" in row and all(row.get(key) == value for key, value in self.of.items()):
+            if any(row.get(key) != value for key, value in self.of.items()):
+                continue
+            found.pop(row["check"], None)
+            if "end" in row:
                 found[row["check"]] = row["end"]
         return found
 

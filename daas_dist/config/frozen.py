@@ -62,10 +62,8 @@ HOW = (
     "mesh.reduction",
     "engine.name",
     "engine.compile",
-    "engine.fused",
     "resume.allow",
     "search.cuda_graphs",
-    "search.keep_checkpoints",
 )
 """Keys of where and how a run is computed, not of what: a resume may change them."""
 

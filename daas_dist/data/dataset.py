@@ -211,15 +211,3 @@ def tell_read(data: DataSet, log: RunLog) -> None:
     for message in (*data.warnings, *(f"left out, unreadable: {name}" for name in bad)):
         log.event("warning", message=message)
         print(escaping.told(message), file=sys.stderr)
-
-
-def tell_replaced(feed: Feed, told: int, log: RunLog | None) -> int:
-    """Tell of bad samples in whose place others of their class were read, after the first `told`.
-
-    Returns how many there are by now."""
-    for wrong in feed.bad[told:]:
-        message = f"another picture of its class was read in the place of {wrong}"
-        print(escaping.told(message), file=sys.stderr)
-        if log is not None:
-            log.event("warning", message=message)
-    return len(feed.bad)

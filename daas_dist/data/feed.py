@@ -34,6 +34,12 @@ class Feed:
         self.bad: list[str] = []
         """What is wrong with each bad sample so far. Another of its class was read instead."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be told of the bad samples so far."""
+        instead = "another picture of its class was read in the place of"
+        return [f"{instead} {wrong}" for wrong in self.bad]
+
     def batch(self, step: int) -> dict[str, Read]:
         """Return the batch of a step by purpose; its memory is written again when the batch
         after the next is asked for. DataError names a bad sample that may not be replaced, or a

@@ -148,6 +148,10 @@ class CheckpointFile:
     sha256: str
 
 
+KEPT_CHECKPOINTS = 2
+"""Of each search and each row of a training: one to fall back on if the newest is damaged."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """manifest.json of a checkpoint. sha256: of all the rest."""

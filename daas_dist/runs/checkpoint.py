@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from daas_dist.documents import Damaged, checked, files, strict
-from daas_dist.documents.run import Manifest
+from daas_dist.documents.run import KEPT_CHECKPOINTS, Manifest
 from daas_dist.documents.writing import sync_folder, write_synced, write_text
 
 CONTAINERS = (dict, OrderedDict, list, tuple)
@@ -51,7 +51,7 @@ def save(
     root: Path | str,
     step: int,
     state: dict[str, Any],
-    keep: int,
+    keep: int = KEPT_CHECKPOINTS,
     milestones: Collection[int] = (),
 ) -> Path:
     """Publish the state of a step and drop all but the last `keep` checkpoints; gives its folder.
@@ -137,7 +137,7 @@ def _check_arguments(step: int, state: dict[str, Any], keep: int) -> None:
     if step < 0:
         raise ValueError(f"step {step}: steps count from 0")
     if keep < 1:
-        raise ValueError(f"keeping {keep} checkpoints; set search.keep_checkpoints to 1 or more")
+        raise ValueError(f"keeping {keep} checkpoints: expected 1 or more")
     odd = [key for key in state if not KEY.fullmatch(key)]
     if odd or not state:
         raise ValueError(f"keys of a state become file names, expected letters and digits: {odd}")

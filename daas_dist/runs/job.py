@@ -58,6 +58,12 @@ class Job:
     log: RunLog | None
     """Rank 0's; it alone writes."""
     lock: Lock | None
+    patience: float
+    """Seconds without a step after which a rank is given up."""
+
+    def asked(self, mesh: Mesh) -> str:
+        """Return why one of these ranks is to stop, "" if nothing asks it to; all of them call."""
+        return stopping.REASONS[mesh.highest(self.stop.asked())]
 
     def check_ours(self) -> None:
         """Occupied if another job took the run directory, as this one was silent for too long."""
@@ -129,7 +135,7 @@ def at_work(
         stop.watch(run_dir, settings.stop_after_minutes)
         place = torch.device(device if device == "cpu" else f"cuda:{mesh.local_rank}")
         try:
-            yield Job(frozen, mesh, stop, run_dir, place, log, lock)
+            yield Job(frozen, mesh, stop, run_dir, place, log, lock, arrival.total_seconds())
             if report is not None and mesh.leads and (run_dir / "DONE").exists():
                 report(run_dir)
             # All at once: launchers end those that stay behind the first.

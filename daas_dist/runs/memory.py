@@ -1,6 +1,10 @@
-"""How the C library hands out memory on a CPU."""
+"""How the C library hands out memory on a CPU, and what is said where a device has too little."""
 
 import ctypes
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """glibc's numbers of two settings (mallopt(3))."""
@@ -19,3 +23,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # not on musl or macOS
         mallopt(MMAP_THRESHOLD, LARGEST)
         mallopt(TRIM_THRESHOLD, KEPT)
+
+
+@contextmanager
+def within_memory(lower: str, at: str = "") -> Generator[None]:
+    """MemoryError where the device has too little memory. lower: the keys that help; at: what the
+    message starts with."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"{at}the device has too little memory; lower {lower}") from error

@@ -3,8 +3,11 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +18,8 @@ from daas_dist.data.dataset import (
     DataSet,
     load_data_in_turn,
     tell_read,
-    tell_replaced,
 )
 from daas_dist.data.enough import Use
-from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh, choose_data, share_batches
 from daas_dist.documents import lines, results
 from daas_dist.documents.escaping import told
@@ -32,11 +33,15 @@ from daas_dist.report.samples import Samples
 from daas_dist.report.watch import Display
 from daas_dist.results.searched import load_genotype, load_policy
 from daas_dist.rng import stream
-from daas_dist.runs import checkpoint, stopping
 from daas_dist.runs.job import Job, Report, at_work, load_together
-from daas_dist.runs.log import METRICS
+from daas_dist.runs.log import METRICS, RunLog
+from daas_dist.runs.loop import Asked, Beat, take_turns
+from daas_dist.runs.memory import within_memory
 from daas_dist.search import findings
 from daas_dist.search.steps import Search, SearchData
+
+LOWER = "search.batch_size or model.channels"
+"""What helps where a device has too little memory."""
 
 
 def build_network(config: Config, classes: int) -> nn.Module:
@@ -122,64 +127,62 @@ def _resume(search: Search, job: Job) -> None:
 
 
 def _steps(search: Search, job: Job) -> bool:
-    """Step, log, save, stop. Whether the last step was reached."""
-    settings, state, log = search.config.search, search.state, job.log
-    # Kept for good: the last state that no policy has touched.
-    warmed_up = settings.warmup_epochs * search.train_batches.steps_per_epoch
-    with (
-        Display(job.run_dir.name) if job.mesh.leads else _Silent() as display,
-        Watchdog(job.mesh.rank, 60 * search.config.patience_minutes, job.run_dir) as watchdog,
-    ):
-        began, before, images, replaced = time.monotonic(), state.seconds, 0, 0
-        while state.step < search.steps:
-            left_out = _step(search)
-            watchdog.beat()
-            job.check_ours()
-            replaced = tell_replaced(search.feed, replaced, log)
-            images += settings.batch_size
-            state.seconds = before + time.monotonic() - began
-            last = state.step == search.steps
-            if log is not None and left_out:
-                log.event("non_finite", step=state.step, message=left_out)
-            if state.step % settings.log_every == 0 or last:
-                row = findings.metrics(search, images / max(time.monotonic() - began, 1e-9))
-                if log is not None:
-                    log.metric(row)
-                    display.row(SearchRow.parse(row))
-            reason = stopping.REASONS[job.mesh.highest(job.stop.asked())]
-            due = state.step % settings.checkpoint_every == 0 or state.step == warmed_up
-            if log is not None and (due or last or reason):
-                folder, keep = job.run_dir / "checkpoints", settings.keep_checkpoints
-                checkpoint.save(folder, state.step, state.save(), keep, milestones=[warmed_up])
-            if reason and not last:
-                if log is not None:
-                    log.event("stopped", step=state.step, reason=reason)
-                return False
-    return True
+    """Make the steps. Whether the last one was reached."""
+    with Display(job.run_dir.name) if job.mesh.leads else nullcontext() as display:
+        steps = Steps(search, display)
+        reason = take_turns(steps, job, job.mesh, job.log, milestones=[steps.warmed_up])
+    if reason and job.log is not None:
+        job.log.event("stopped", step=steps.step, reason=reason)
+    return not reason
 
 
-def _step(search: Search) -> str:
-    try:
-        return search.step()
-    except torch.OutOfMemoryError as error:
-        phase = "warm-up" if search.warming_up else "joint"
-        raise MemoryError(
-            f"step {search.state.step} ({phase} phase): the device has too little memory; lower "
-            "search.batch_size or model.channels"
-        ) from error
+class Steps:
+    """The steps of a search, a turn each."""
 
+    def __init__(self, search: Search, display: Display | None) -> None:
+        """display: on the rank that prints."""
+        self.search, self.settings, self.display = search, search.config.search, display
+        self.warmed_up = self.settings.warmup_epochs * search.train_batches.steps_per_epoch
+        """Kept for good: the last state that no policy has touched."""
+        self.began, self.first, self.before = time.monotonic(), self.step, search.state.seconds
+        self.left_out = ""
 
-class _Silent:
-    """The display of a rank that does not print."""
+    @property
+    def step(self) -> int:
+        return self.search.state.step
 
-    def __enter__(self) -> "_Silent":
-        return self
+    @property
+    def done(self) -> bool:
+        return self.step >= self.search.steps
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    @property
+    def due(self) -> bool:
+        return self.step % self.settings.checkpoint_every == 0 or self.step == self.warmed_up
 
-    def row(self, row: SearchRow) -> None:
-        pass
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self.search.feed.warnings
+
+    def turn(self, beat: Beat, asked: Asked) -> None:
+        phase = "warm-up" if self.search.warming_up else "joint"
+        with within_memory(LOWER, f"step {self.step} ({phase} phase): "):
+            self.left_out = self.search.step()
+        self.search.state.seconds = self.before + time.monotonic() - self.began
+
+    def tell(self, log: RunLog | None) -> None:
+        if log is not None and self.left_out:
+            log.event("non_finite", step=self.step, message=self.left_out)
+        if self.step % self.settings.log_every and not self.done:
+            return
+        images = (self.step - self.first) * self.settings.batch_size
+        row = findings.metrics(self.search, images / max(time.monotonic() - self.began, 1e-9))
+        if log is not None:
+            log.metric(row)
+        if self.display is not None:
+            self.display.row(SearchRow.parse(row))
+
+    def state(self) -> dict[str, Any]:
+        return self.search.state.save()
 
 
 def _finish(search: Search, data: DataSet, job: Job) -> None:

@@ -5,7 +5,7 @@ whole row and the rows are dealt over the ranks; else all ranks train every row 
 the other. training.py has one network's training, engine/ its step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import product
@@ -14,10 +14,9 @@ from typing import Any
 
 from daas_dist.config import Config, ConfigError, Frozen
 from daas_dist.config.schema import Train
-from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read, tell_replaced
+from daas_dist.data.dataset import DataSet, load_data_in_turn, tell_read
 from daas_dist.data.enough import Use
 from daas_dist.distributed.cut import Cut, cut
-from daas_dist.distributed.faults import Watchdog
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.documents import lines, results
 from daas_dist.documents import run as documents
@@ -34,16 +33,12 @@ from daas_dist.documents.run import CUT
 from daas_dist.report.watch import plain_line
 from daas_dist.results.searched import load
 from daas_dist.rng import Part
-from daas_dist.runs import checkpoint
 from daas_dist.runs.job import PROVENANCE, Job, Report, at_work, load_together
 from daas_dist.runs.log import METRICS, RunLog
-from daas_dist.runs.stopping import REASONS
+from daas_dist.runs.loop import Asked, Beat, take_turns
 from daas_dist.training import engine, outcome
 from daas_dist.training.loop import Training
 from daas_dist.training.rows import Row
-
-KEPT_CHECKPOINTS = 2
-"""Of each row."""
 
 
 def run_training(config: Config, report: Report | None = None) -> Path:
@@ -87,13 +82,13 @@ def run_training(config: Config, report: Report | None = None) -> Path:
             if job.log is not None:
                 _write_comparison(config, job, done)
         done = {i: row for part in job.mesh.gather(done) for i, row in part.items()}
-        why = job.mesh.highest(job.stop.asked())
+        why = job.asked(job.mesh)
         if job.log is not None:
             _write_comparison(config, job, done)
             if len(done) == len(rows):
                 job.log.finish("DONE")
             else:
-                job.log.event("stopped", reason=REASONS[why])
+                job.log.event("stopped", reason=why)
         return job.run_dir
 
 
@@ -156,43 +151,64 @@ def _train(
     saved = load_together(team, folder / "checkpoints")
     if saved is not None:
         training.load(*saved)
-    record = Record(config, job, training, folder) if team.leads else None
-    replaced = 0
-    with Watchdog(job.mesh.rank, 60 * config.patience_minutes, job.run_dir) as watchdog:
-        while training.epoch < config.train.epochs:
-            stopped = team.highest(job.stop.asked())
-            metrics = None if stopped else training.train_epoch(watchdog.beat, job.stop)
-            training.note_memory()
-            replaced = tell_replaced(training.feed, replaced, record and record.log)
-            if record is not None:
-                record.save(metrics)
-            if metrics is None:
-                return False
+    record = Record(config, training, folder) if team.leads else None
+    log = None if record is None else record.log
+    if take_turns(Epochs(training, record), job, team, log):
+        return False
     return True if record is None else record.finish()
+
+
+class Epochs:
+    """The epochs of a training, a turn each. One that is stopped goes on in the next life."""
+
+    due = True
+
+    def __init__(self, training: Training, record: "Record | None") -> None:
+        self.training, self.record = training, record
+        self.metrics: dict[str, Any] | None = None
+        """Of the epoch of the last turn, if it was finished."""
+
+    @property
+    def step(self) -> int:
+        return self.training.step
+
+    @property
+    def done(self) -> bool:
+        return self.training.epoch >= self.training.settings.epochs
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self.training.feed.warnings
+
+    def turn(self, beat: Beat, asked: Asked) -> None:
+        self.metrics = self.training.train_epoch(beat, asked)
+        self.training.note_memory()
+
+    def tell(self, log: RunLog | None) -> None:
+        if self.record is not None and self.metrics is not None:
+            self.record.tell(self.metrics)
+
+    def state(self) -> dict[str, Any]:
+        return self.training.state()
 
 
 class Record:
     """What one rank writes of a row, in trainings/<row>."""
 
-    def __init__(self, config: Config, job: Job, training: Training, folder: Path) -> None:
-        self.config, self.job, self.training, self.folder = config, job, training, folder
+    def __init__(self, config: Config, training: Training, folder: Path) -> None:
+        self.config, self.training, self.folder = config, training, folder
         self.log = RunLog(folder, config.tensorboard)
         self.log.truncate_after(training.epoch, "epoch")
 
-    def save(self, metrics: dict[str, Any] | None) -> None:
-        """A checkpoint. metrics: of the epoch that ended with it."""
-        self.job.check_ours()
-        if metrics is not None:
-            assert self.training.evaluation is not None
-            EVALUATION.write(self.folder, self.training.evaluation)
-            row, first = TrainingRow.parse(metrics), metrics["epoch"] == 1
-            if first or row.test_accuracy > best_accuracy(self.folder):
-                outcome.write_weights(self.folder / outcome.BEST, self.training.network)
-            self.log.metric(metrics)
-            print(f"{self.training.row.name}: {plain_line(row)}", flush=True)
-        state = self.training.state()
-        folder = self.folder / "checkpoints"
-        checkpoint.save(folder, self.training.step, state, keep=KEPT_CHECKPOINTS)
+    def tell(self, metrics: dict[str, Any]) -> None:
+        """Keep what an epoch gave, and its weights if none tested better."""
+        assert self.training.evaluation is not None
+        EVALUATION.write(self.folder, self.training.evaluation)
+        row, first = TrainingRow.parse(metrics), metrics["epoch"] == 1
+        if first or row.test_accuracy > best_accuracy(self.folder):
+            outcome.write_weights(self.folder / outcome.BEST, self.training.network)
+        self.log.metric(metrics)
+        print(f"{self.training.row.name}: {plain_line(row)}", flush=True)
 
     def finish(self) -> ComparedRow:
         """The weights, and result.json; its row of the comparison."""

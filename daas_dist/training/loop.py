@@ -6,7 +6,6 @@ tests count in evaluation.py.
 
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -23,9 +22,9 @@ from daas_dist.data.dataset import DataSet, open_feed
 from daas_dist.distributed.cut import Cut
 from daas_dist.distributed.mesh import Mesh
 from daas_dist.rng import Part, stream
-from daas_dist.runs.stopping import Stop
+from daas_dist.runs.loop import Asked, Beat
 from daas_dist.schedules import learning_rate
-from daas_dist.training import engine, evaluation, optimiser, rows
+from daas_dist.training import engine, evaluation, rows
 from daas_dist.training.engine.compiled import compile_checked
 from daas_dist.training.rows import Row
 
@@ -79,14 +78,12 @@ class Training:
         if config.engine.compile:
             some = torch.arange(min(self.cut.micro_batch, len(data.train)))
             compile_checked(self.network, self._tested(data.train.central(some)))
-        self.optimiser = optimiser.sgd(
-            self.network,
-            self.settings.learning_rate,
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=self.settings.learning_rate,
             momentum=self.settings.momentum,
             nesterov=self.settings.nesterov,
             weight_decay=self.settings.weight_decay,
-            decay_norms=self.settings.decay_norms,
-            fused=config.engine.fused,
         )
         self.schedule = rows.schedule(self.settings)
         self.engine = engine.build(
@@ -137,7 +134,7 @@ class Training:
         self.engine.load(state["engine"])
         self.measured = Measured(**state["measured"])
 
-    def train_epoch(self, beat: Callable[[], None], stop: Stop) -> dict[str, Any] | None:
+    def train_epoch(self, beat: Beat, asked: Asked) -> dict[str, Any] | None:
         """Train an epoch, or the rest of one, and test: a line of metrics.jsonl; None if it was
         stopped between two steps or in its tests, which a resume makes from their beginning. beat
         is called at every step."""
@@ -145,16 +142,16 @@ class Training:
         self.network.train()
         steps = self.batches.steps_per_epoch
         while self.step < (self.epoch + 1) * steps:
-            if self.step > first and self.mesh.highest(stop.asked()):
+            if asked():
                 self._measure(first, began)
                 return None
             self.train_step()
             beat()
         trained = self._measure(first, began)
-        tested = self.evaluate(self.network, beat, stop)
+        tested = self.evaluate(self.network, beat, asked)
         averaged = None
         if tested is not None and self.average is not None:
-            averaged = self.evaluate(self.average.module, beat, stop)
+            averaged = self.evaluate(self.average.module, beat, asked)
         if tested is None or (self.average is not None and averaged is None):
             return None
         self.evaluation = tested
@@ -232,7 +229,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(
-        self, network: nn.Module, beat: Callable[[], None], stop: Stop
+        self, network: nn.Module, beat: Beat, asked: Asked
     ) -> evaluation.Evaluation | None:
         """Test on the test images, each counted once, on one of the ranks; None if stopped.
 
@@ -244,7 +241,7 @@ class Training:
         total = torch.zeros(evaluation.size(classes), dtype=torch.float64)
         tests = self.feed.tests(self.tested, self.cut.micro_batch)
         for number, (images, labels) in enumerate(tests):
-            if number < self._batches_of_all and self.mesh.highest(stop.asked()):
+            if number < self._batches_of_all and asked():
                 return None
             total += evaluation.sums(network(self._tested(images)), labels.to(self.device)).cpu()
             beat()

@@ -68,6 +68,14 @@ def test_rows_of_another_machine_and_torn_ones_do_not_count(file: File) -> None:
     assert file.ended() == {"b": "done"}
 
 
+def test_a_check_that_is_cut_off_when_made_again_has_not_ended(
+    file: File, settings: Settings
+) -> None:
+    for rows in (broken, half):
+        run(Check("a", 1, rows), settings, file)
+    assert file.ended() == {}
+
+
 def test_a_check_is_not_begun_twice_nor_without_time(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:

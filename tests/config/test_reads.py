@@ -286,13 +286,13 @@ TRAINED: dict[str, Any] = {
     "train.policy_per": "iteration", "train.channels": 6, "train.cells": 4, "train.epochs": 3,
     "train.auxiliary_weight": 0.0, "train.drop_path": 0.4, "train.learning_rate": 0.3,
     "train.schedule_by": "step", "train.momentum": 0.5, "train.nesterov": True,
-    "train.weight_decay": 0.1, "train.decay_norms": False, "train.clip": 0.001,
+    "train.weight_decay": 0.1, "train.clip": 0.001,
     "train.label_smoothing": 0.3, "train.ema_decay": 0.5, "train.micro_batch": 4,
     "data.flip": False, "data.crop_padding": 3, "data.cutout": 5,
     "data.color_jitter": [0.9, 0.0, 0.0, 0.0], "model.stem": "imagenet",
 }  # fmt: skip
 NOT_TRIED = {
-    "small": ("train.decay_norms", "train.epochs"),
+    "small": ("train.epochs",),
     "cells": ("model.stem",),
     "plain": ("model.stem",),
 }

@@ -40,7 +40,7 @@ def test_a_recipe_is_the_peers(recipe: str) -> None:
     assert (train.learning_rate, train.warmup_multiplier) == (rate, multiplier)
     assert (train.warmup_epochs, train.weight_decay) == (warmup, decay)
     # What they share.
-    assert (train.momentum, train.nesterov, train.decay_norms) == (0.9, True, True)
+    assert (train.momentum, train.nesterov) == (0.9, True)
     assert (train.auxiliary_weight, train.drop_path, train.label_smoothing) == (0, 0, 0)
     assert train.schedule_by == "step"
     if recipe == "resnet_50":
@@ -62,7 +62,7 @@ def test_cifars_training_is_darts(stage: str) -> None:
     assert (train.learning_rate, train.schedule, train.schedule_by) == (0.025, "cosine", "epoch")
     assert (train.warmup_epochs, train.warmup_multiplier, train.milestones) == (0, None, None)
     assert (train.momentum, train.nesterov, train.weight_decay) == (0.9, False, 3e-4)
-    assert (train.decay_norms, train.clip, train.label_smoothing) == (True, 5, 0)
+    assert (train.clip, train.label_smoothing) == (5, 0)
     assert (train.auxiliary_weight, train.drop_path, data.cutout) == (0.4, 0.2, 16)
     assert (data.crop_padding, data.flip, data.color_jitter) == (4, True, None)
     if stage == "train_cifar10":
@@ -77,7 +77,7 @@ def test_imagenets_training_is_pc_darts() -> None:
     assert (train.learning_rate, train.schedule, train.schedule_by) == (0.5, "linear", "epoch")
     assert (train.warmup_epochs, train.warmup_multiplier, train.milestones) == (5, None, None)
     assert (train.momentum, train.nesterov, train.weight_decay) == (0.9, False, 3e-5)
-    assert (train.decay_norms, train.clip, train.label_smoothing) == (True, 5, 0.1)
+    assert (train.clip, train.label_smoothing) == (5, 0.1)
     assert (train.auxiliary_weight, train.drop_path, data.cutout) == (0.4, 0, 0)
     assert (data.color_jitter, data.lighting) == ([0.4, 0.4, 0.4, 0.2], None)
     assert (data.crop_scale, data.size, data.test_resize) == ([0.08, 1.0], 224, 256)

@@ -162,7 +162,7 @@ def test_a_state_that_could_not_be_loaded_is_not_saved(bad: Any, tmp_path: Path)
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"search\.keep_checkpoints"):
+    with pytest.raises(ValueError, match="keeping 0 checkpoints"):
         save(tmp_path, 5, state(5), keep=0)
     with pytest.raises(ValueError, match="count from 0"):
         save(tmp_path, -1, state(5), keep=1)

@@ -257,6 +257,21 @@ def test_no_architecture_within_two_limits_gives_up_less(
     assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_limits_on_costs_that_have_nothing_to_do_with_each_other(seed: int) -> None:
+    """What is cheap by one table is dear by the other, as multiply-adds and parameters hardly are:
+    a choice must cost no more by both to be preferred for its score."""
+    (alpha, beta), g = logits(seed), stream(seed, "tables")
+    tables = [CostTable(5, torch.randint(0, 4, (2, 14, 7), generator=g).double()) for _ in range(2)]
+    limits = [Limit(between(each, alpha, beta, 0.35), each) for each in tables]
+    within = derive_within(limits, alpha, beta)
+    assert all(limit.table.of(within) <= limit.most for limit in limits)
+    best = best_within(limits, alpha, beta)
+    assert given_up(within, alpha, beta) == pytest.approx(-best, abs=1e-6)
+    loose = Limit(inf, tables[1])  # one that is not held is enough
+    assert Budget((limits[0], loose)).derive(alpha, beta) == derive_within([limits[0]], alpha, beta)
+
+
 def between(table: CostTable, alpha: Tensor, beta: Tensor, share: float) -> float:
     return table.constant + share * (table.of(derive(alpha, beta)) - table.constant)
 

@@ -68,6 +68,7 @@ TABLES: dict[tuple[str, ...], tuple[int, int, dict[int, Row]]] = {
             19: (0.0016094271, 0.1),
         },
     ),
+    ("preset=tiny", "search.joint_epochs=1", *SMALL): (1, 2, {0: (0.025, 10.0), 1: (0.013, 0.1)}),
     ("preset=tiny", *SMALL): (1, 3, {0: (0.025, 10.0), 1: (0.019, 5.05), 2: (0.007, 0.1)}),
 }
 
@@ -86,6 +87,10 @@ def test_the_rate_and_tau_of_a_search_are_those_of_the_table(words: tuple[str, .
             assert run.learning_rate == pytest.approx(rate, rel=1e-7)
             said: Any = run.method.progress(run.state.logits, run.progress)["tau"]
             assert said == (tau if tau is None else pytest.approx(tau, rel=1e-9))
+    run.state.step = run.steps  # after the last step τ and the rate are at their ends
+    settings = config.search
+    assert run.learning_rate == pytest.approx(settings.weights.learning_rate_end, rel=1e-12)
+    assert run.progress == 1
     for step in (4 * warmup - 1, 4 * warmup):
         run.state.step = step
         assert run.warming_up == (step < 4 * warmup)

@@ -31,7 +31,7 @@ def in_processes(world: int, task: Callable[[], Any]) -> list[Any]:
         receive, send = FORK.Pipe(duplex=False)
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        process = FORK.Process(target=_process, args=(told, task, send), daemon=True)
+        process = FORK.Process(target=_process, args=(told, task, send))
         process.start()
         send.close()
         receivers.append(receive)

@@ -16,7 +16,6 @@ class Engine:
     zero_stage: int
     precision: Literal["fp32", "bf16", "fp16"]
     compile: bool
-    fused: bool
 
     def __post_init__(self) -> None:
         if self.zero_stage != 0:

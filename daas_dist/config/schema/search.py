@@ -124,7 +124,6 @@ class Search:
     most_skips: Count
     log_every: Count
     checkpoint_every: Count
-    keep_checkpoints: Count
 
     def __post_init__(self) -> None:
         if self.method not in methods():

@@ -77,7 +77,6 @@ class Train:
     momentum: Share
     nesterov: bool
     weight_decay: NotNegative
-    decay_norms: bool
     clip: Positive | None
     label_smoothing: Share
     ema_decay: OpenShare | None

@@ -3,15 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from daas_dist.distributed.mesh import Mesh
+from daas_dist.runs.memory import within_memory
 
-Made = TypeVar("Made")
+LOWER = "train.micro_batch"
+"""What helps where a device has too little memory."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -69,7 +71,8 @@ class Engine(ABC):
         for number, forward in enumerate(passes, start=1):
             _copy(buffers, before)
             with self.passing(last=number == len(passes)):
-                passed = within_memory(forward)
+                with within_memory(LOWER):
+                    passed = forward()
                 self.backward(passed.minimised / len(passes))
                 total = total + _flat([passed.minimised, *buffers, passed.reported])
         mean = self.mesh.total(total, "losses and buffers") / (len(passes) * self.mesh.world)
@@ -123,14 +126,6 @@ class Engine(ABC):
     def load(self, saved: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.scaler.load_state_dict(saved["scaler"])
-
-
-def within_memory(task: Callable[[], Made]) -> Made:
-    """Return what the task makes; where there is too little memory, what can be done."""
-    try:
-        return task()
-    except torch.OutOfMemoryError as error:
-        raise MemoryError("the device has too little memory; lower train.micro_batch") from error
 
 
 @torch.no_grad()

@@ -9,14 +9,16 @@ from torch.optim import Optimizer
 
 from daas_dist.distributed.faults import waiting
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.training.engine.interface import Engine, Pass, within_memory
+from daas_dist.runs.memory import within_memory
+from daas_dist.training.engine.interface import LOWER, Engine, Pass
 
 
 class Native(Engine):
     """Backward pass and optimiser step as torch has them."""
 
     def backward(self, loss: Tensor) -> None:
-        within_memory(self.scaler.scale(loss).backward)
+        with within_memory(LOWER):
+            self.scaler.scale(loss).backward()
 
     def update(self) -> None:
         self.scaler.unscale_(self.optimiser)
@@ -67,7 +69,8 @@ class Ddp(Native):
         gradients came; and where a gradient lies decides in which order ranks are summed. A run
         that resumes has to have that layout from its first step on, as one left in peace has."""
         with waiting(self.mesh.rank, "laying out gradients"):
-            within_memory(lambda: first().minimised.backward())
+            with within_memory(LOWER):
+                first().minimised.backward()
             with self._wrapped.no_sync():
                 first()  # the new layout is made at the next forward pass
         self.optimiser.zero_grad()

@@ -4,7 +4,6 @@ import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -16,7 +15,8 @@ from daas_dist.config.rules import ConfigError
 from daas_dist.distributed.cut import Cut
 from daas_dist.distributed.faults import waiting
 from daas_dist.distributed.mesh import Mesh
-from daas_dist.training.engine.interface import Engine, Pass, within_memory
+from daas_dist.runs.memory import within_memory
+from daas_dist.training.engine.interface import LOWER, Engine, Pass
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -82,7 +82,8 @@ class DeepSpeed(Engine):
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        within_memory(partial(self._deepspeed.backward, loss, scale_wrt_gas=False))
+        with within_memory(LOWER):
+            self._deepspeed.backward(loss, scale_wrt_gas=False)
 
     def update(self) -> None:
         with waiting(self.mesh.rank, "summing gradients"):

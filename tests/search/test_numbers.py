@@ -1,0 +1,62 @@
+"""The numbers of a step: their means between two lines of metrics, and whether they are finite."""
+
+import pytest
+import torch
+from test_search import search
+
+from daas_dist.methods.interface import Contribution
+from daas_dist.search import findings
+from daas_dist.search.finite import check_terms, check_update
+from daas_dist.search.metrics import Interval
+
+
+def test_a_mean_is_over_the_steps_that_had_the_number() -> None:
+    interval = Interval.empty()
+    for step in (
+        {"train_loss": 2.0, "train_accuracy": 0.5},
+        {"train_loss": 5.0, "reward_mean": 3.0},
+        {"train_loss": 11.0, "reward_mean": -4.0},
+    ):
+        interval = interval.add(step)
+    assert interval.means() == {
+        "train_loss": 6.0, "train_accuracy": 0.5, "reward_mean": -0.5,
+        "val_loss": None, "val_accuracy": None, "reward_std": None,
+    }  # fmt: skip
+
+
+def test_the_first_number_that_is_not_finite_is_told_by_its_path_and_place() -> None:
+    fine = Contribution({"val": torch.ones(2), "reward": torch.ones(4)})
+    rewards = torch.tensor([1.0, torch.nan, 2.0, torch.inf])
+    wrong = Contribution({"val": torch.ones(2), "reward": rewards})
+    paths = [((((0, 0),), ())), (((1, 3),), ())]
+    check_terms(7, [fine, fine], paths, ["val", "reward"])
+    words = r"step 7: the reward \(reward 1 of 1\) of architecture 1 \(normal: sep_conv_3x3 from 1"
+    with pytest.raises(FloatingPointError, match=words):
+        check_terms(
+            7, [fine, wrong], paths, ["val", "reward"], lambda n, i, k: f" ({n} {k} of {i})"
+        )
+    with pytest.raises(FloatingPointError, match="the reward of architecture 0"):
+        check_terms(7, [wrong, fine], paths, ["val", "reward"])
+
+
+def test_one_number_is_enough_for_a_gradient_not_to_be_finite() -> None:
+    fine, wrong = torch.ones(3), torch.tensor([1.0, -torch.inf, 2.0])
+    check_update(3, "the weights", [fine, fine])
+    for values in ([fine, wrong], [wrong, fine]):
+        with pytest.raises(FloatingPointError, match="step 3: the gradient by the weights is not"):
+            check_update(3, "the weights", values)
+
+
+def test_a_line_of_metrics_is_of_the_epoch_of_its_last_step() -> None:
+    """Four steps an epoch, one epoch of warm-up: the fourth step ends it, the fifth is joint."""
+    run = search()
+    for step, epoch, phase in (
+        (1, 1, "warmup"),
+        (4, 1, "warmup"),
+        (5, 2, "joint"),
+        (12, 3, "joint"),
+    ):
+        run.state.step = step
+        row = findings.metrics(run, 1.0)
+        assert (row["epoch"], row["phase"], row["step"]) == (epoch, phase, step)
+        assert (row["epochs"], row["steps"]) == (3, 12)
