@@ -60,3 +60,32 @@ def test_a_line_of_metrics_is_of_the_epoch_of_its_last_step() -> None:
         row = findings.metrics(run, 1.0)
         assert (row["epoch"], row["phase"], row["step"]) == (epoch, phase, step)
         assert (row["epochs"], row["steps"]) == (3, 12)
+
+
+def test_alpha_and_gamma_take_their_own_optimisers_first_step() -> None:
+    """Adam's first step is its rate, whatever the gradient: 0.0003 for α, 0.005 for γ. A plain step
+    of γ is its gradient times the rate: one half of it at half of the rate."""
+    moved = {}
+    given = (
+        "search.warmup_epochs=0",
+        "search.estimator=paper",
+        "search.architecture.weight_decay=0",
+    )
+    for words in (("adam", "0.005"), ("sgd", "0.2"), ("sgd", "0.1")):
+        policy = [
+            f"{key}={word}" for key, word in zip(("name", "learning_rate"), words, strict=True)
+        ]
+        run = search(
+            *given,
+            "search.architecture.learning_rate=0.0003",
+            *(f"search.policy_optimizer.{word}" for word in policy),
+        )
+        before = {n: value.detach().clone() for n, value in run.state.logits.items()}
+        run.step()
+        moved[words] = {n: run.state.logits[n].detach() - before[n] for n in before}
+        steps = moved[words]["alpha"].abs()
+        assert float(steps.max()) == pytest.approx(0.0003, rel=1e-2)
+    gamma = [moved[words]["gamma.delta"] for words in moved]
+    assert float(gamma[0].abs().max()) == pytest.approx(0.005, rel=1e-2)
+    torch.testing.assert_close(gamma[1], 2 * gamma[2])
+    assert float(gamma[1].abs().max()) > 1e-6
