@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_search import search
 
-from daas_dist.methods.interface import Contribution
+from daas_dist.methods.interface import Contribution, Update
 from daas_dist.search import findings
+from daas_dist.search.budget import expected_cost
 from daas_dist.search.finite import check_terms, check_update
 from daas_dist.search.metrics import Interval
 
@@ -89,3 +90,24 @@ def test_alpha_and_gamma_take_their_own_optimisers_first_step() -> None:
     assert float(gamma[0].abs().max()) == pytest.approx(0.005, rel=1e-2)
     torch.testing.assert_close(gamma[1], 2 * gamma[2])
     assert float(gamma[1].abs().max()) > 1e-6
+
+
+def test_a_step_s_penalty_lowers_the_cost_that_exceeds_its_limit() -> None:
+    """Where the method wants nothing, α and β move by the penalty alone, against the cost."""
+    run = search("search.max_parameters=7000")
+    run.state.price = 1.0
+    alpha, beta = (run.state.logits[name] for name in ("alpha", "beta"))
+
+    def cost() -> float:
+        with torch.no_grad():
+            return float(expected_cost(run.costs.parameters, alpha.double(), beta.double()))
+
+    before = cost()
+    nothing = {"alpha": torch.zeros_like(alpha), "beta": torch.zeros_like(beta)}
+    run._move_logits(Update(by_logits=nothing))  # pyright: ignore[reportPrivateUsage]
+    assert cost() < before - 1e-6
+
+
+def test_a_search_starts_with_nothing_behind_it() -> None:
+    state = search().state
+    assert (state.step, state.skips, state.passes, state.seconds, state.price) == (0, 0, 0, 0, 0)
