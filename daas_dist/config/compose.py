@@ -2,6 +2,9 @@
 
 Whatever is wrong (a misspelt key, a wrong type, a value that is impossible) is a ConfigError of one
 sentence that names the key, its value and what is allowed. typed.py checks the values.
+
+Hydra takes 0.15 s to import, so it is imported where something is composed: ranks of a submission,
+the page and the terminal read a configuration that is frozen already.
 """
 
 import copy
@@ -12,12 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -125,6 +122,8 @@ def unchecked(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _compose(overrides: Sequence[str], cluster: ClusterFile | None) -> Composition:
+    from hydra.errors import HydraException
+
     arguments = list(overrides)
     overridden = settings(arguments)
     typed = texts(arguments)
@@ -155,6 +154,8 @@ def _by_hydra(plain: tuple[str, ...], configs: Path, edited: int) -> tuple[DictC
 
     edited: when configs/ was, so that an older composition is not taken for it.
     """
+    from hydra import compose, initialize_config_dir
+
     with initialize_config_dir(str(configs), version_base="1.3"):
         made = compose("config", overrides=list(plain), return_hydra_config=True)
     data = str(made.hydra.runtime.choices["data"])
@@ -169,6 +170,10 @@ def _edited(configs: Path) -> int:
 
 def files(overrides: Sequence[str]) -> list[str]:
     """The files below configs/ that `composed` reads, in order: a later one wins."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
     with initialize_config_dir(str(directory()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         plain = [text for text in overrides if not _is_text(text)]
@@ -220,6 +225,10 @@ def settings(overrides: Sequence[str]) -> list[str]:
 
     Raises ConfigError for what is not KEY=VALUE with a known key and one value.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
     parser = OverridesParser.create()
     leaves = keys()
     found = []

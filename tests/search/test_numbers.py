@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_search import search
 
-from daas_dist.methods.interface import Contribution
+from daas_dist.methods.interface import Contribution, Update
 from daas_dist.search import findings
+from daas_dist.search.budget import expected_cost
 from daas_dist.search.finite import check_terms, check_update
 from daas_dist.search.metrics import Interval
 
@@ -60,3 +61,53 @@ def test_a_line_of_metrics_is_of_the_epoch_of_its_last_step() -> None:
         row = findings.metrics(run, 1.0)
         assert (row["epoch"], row["phase"], row["step"]) == (epoch, phase, step)
         assert (row["epochs"], row["steps"]) == (3, 12)
+
+
+def test_alpha_and_gamma_take_their_own_optimisers_first_step() -> None:
+    """Adam's first step is its rate, whatever the gradient: 0.0003 for α, 0.005 for γ. A plain step
+    of γ is its gradient times the rate: one half of it at half of the rate."""
+    moved = {}
+    given = (
+        "search.warmup_epochs=0",
+        "search.estimator=paper",
+        "search.architecture.weight_decay=0",
+    )
+    for words in (("adam", "0.005"), ("sgd", "0.2"), ("sgd", "0.1")):
+        policy = [
+            f"{key}={word}" for key, word in zip(("name", "learning_rate"), words, strict=True)
+        ]
+        run = search(
+            *given,
+            "search.architecture.learning_rate=0.0003",
+            *(f"search.policy_optimizer.{word}" for word in policy),
+        )
+        before = {n: value.detach().clone() for n, value in run.state.logits.items()}
+        run.step()
+        moved[words] = {n: run.state.logits[n].detach() - before[n] for n in before}
+        steps = moved[words]["alpha"].abs()
+        assert float(steps.max()) == pytest.approx(0.0003, rel=1e-2)
+    gamma = [moved[words]["gamma.delta"] for words in moved]
+    assert float(gamma[0].abs().max()) == pytest.approx(0.005, rel=1e-2)
+    torch.testing.assert_close(gamma[1], 2 * gamma[2])
+    assert float(gamma[1].abs().max()) > 1e-6
+
+
+def test_a_step_s_penalty_lowers_the_cost_that_exceeds_its_limit() -> None:
+    """Where the method wants nothing, α and β move by the penalty alone, against the cost."""
+    run = search("search.max_parameters=7000")
+    run.state.price = 1.0
+    alpha, beta = (run.state.logits[name] for name in ("alpha", "beta"))
+
+    def cost() -> float:
+        with torch.no_grad():
+            return float(expected_cost(run.costs.parameters, alpha.double(), beta.double()))
+
+    before = cost()
+    nothing = {"alpha": torch.zeros_like(alpha), "beta": torch.zeros_like(beta)}
+    run._move_logits(Update(by_logits=nothing))  # pyright: ignore[reportPrivateUsage]
+    assert cost() < before - 1e-6
+
+
+def test_a_search_starts_with_nothing_behind_it() -> None:
+    state = search().state
+    assert (state.step, state.skips, state.passes, state.seconds, state.price) == (0, 0, 0, 0, 0)
