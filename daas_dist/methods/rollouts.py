@@ -69,6 +69,7 @@ taken (empirical Bayes)."""
 
 
 class Momentum(Protocol):
+    learning_rate: float
     momentum: float
     weight_decay: float
     clip: float
@@ -200,7 +201,8 @@ class Rollouts:
     def _train_each(
         self, logits: Logits, memory: Memory, context: StepContext, age: int
     ) -> Sequence[Contribution]:
-        """Make a step of every copy, at a rate that falls from θ's to 0; moves those in memory."""
+        """Make a step of every copy, at a rate that falls to 0, from θ's first one, as a
+        late rollout would else see nothing move; moves those in memory."""
         pi_CO, gamma = self._pi(logits, memory), policy_logits(logits, PARAMETERS)
 
         def term(i: int) -> Contribution:
@@ -216,7 +218,7 @@ class Rollouts:
 
         paths = [()] * self.candidates
         terms = context.map(term, paths, {"train": (2,)}, each=["rollout"])
-        rate = context.learning_rate * (1 - age / (self.rollout_steps - self.judged))
+        rate = self.weights.learning_rate * (1 - age / (self.rollout_steps - self.judged))
         moved = [self._moved(memory, i, t.by_theta["rollout"], rate) for i, t in enumerate(terms)]
         for part, name in enumerate(("weights", "momentum")):
             memory[name] = {n: torch.stack([m[part][n] for m in moved]) for n in moved[0][part]}

@@ -269,8 +269,10 @@ def test_the_policy_moves_when_a_rollout_ends_towards_what_lowered_the_validatio
 
 
 def test_the_policy_stays_where_candidates_do_equally_well_and_in_the_warm_up() -> None:
-    made, context = method(), problem()
-    context.learning_rate = 0.0
+    still = Weights(
+        learning_rate=0.0, learning_rate_end=0.0, momentum=0.7, weight_decay=0.03, clip=0.4
+    )
+    made, context = method(weights=still), problem()
     last = rollout(made, context, uneven(made), made.memory())[-1]
     assert torch.equal(last.by_logits["gamma.pi"], torch.zeros(3, 4))
     assert method(warmup_epochs=2).search(uneven(made), made.memory(), problem()) == Update()

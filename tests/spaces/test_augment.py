@@ -213,17 +213,17 @@ def test_autoaugment_magnitudes_are_ten_strengths(name: str) -> None:
         *(
             (name, ranges, 0.1, end)
             for name in ("contrast", "color", "brightness", "sharpness")
-            for ranges, end in (("autoaugment", 1.9), ("dada", 1.9), ("wide", 2.0))
+            for ranges, end in (("autoaugment", 1.9), ("dada", 1.9), ("wide", 1.9))
         ),
         ("cutout", "autoaugment", 0, 0.2),
         ("cutout", "dada", 0, 0.2),
-        ("shear_x", "wide", 0, 0.8),
-        ("shear_y", "wide", 0, 0.8),
-        ("translate_x", "wide", 0, 0.6),
-        ("translate_y", "wide", 0, 0.6),
-        ("rotate", "wide", 0, 90),
+        ("shear_x", "wide", 0, 0.3),
+        ("shear_y", "wide", 0, 0.3),
+        ("translate_x", "wide", 0, 0.45),
+        ("translate_y", "wide", 0, 0.45),
+        ("rotate", "wide", 0, 30),
         ("solarize", "wide", 256, 0),
-        ("posterize", "wide", 8, 2),
+        ("posterize", "wide", 8, 4),
         ("cutout", "wide", 0, 0.5),
         ("scale", "wide", 0, 1),
         ("blur", "wide", 0, 0.0025),
