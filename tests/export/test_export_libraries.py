@@ -133,7 +133,9 @@ def test_a_drawn_magnitude_is_a_choice_of_its_own() -> None:
     """Of an operation whose magnitude means nothing there is one alone."""
     policy = results.drawn(results.mixed_policy(Space("wide", ("rotate", "invert"))))
     turned = [each for each in stages.of(policy)[1] if each.steps[0].operation == "rotate"]
-    assert [each.steps[0].value for each in turned] == pytest.approx([10 * m for m in range(10)])
+    assert [each.steps[0].value for each in turned] == pytest.approx(
+        [30 * m / 9 for m in range(10)]
+    )
     shares = policy.probability_KO[1, 0] * policy.magnitudes[1, 0]
     assert [each.weight for each in turned] == pytest.approx(shares.tolist())
     assert len(stages.of(policy)[1]) == 11
