@@ -144,7 +144,9 @@ class Steps:
         self.search, self.settings, self.display = search, search.config.search, display
         self.warmed_up = self.settings.warmup_epochs * search.train_batches.steps_per_epoch
         """Kept for good: the last state that no policy has touched."""
-        self.began, self.first, self.before = time.monotonic(), self.step, search.state.seconds
+        self.began, self.before = time.monotonic(), search.state.seconds
+        self.last = self.step, self.began
+        """The step of the last line of metrics, and when it was told."""
         self.left_out = ""
 
     @property
@@ -174,8 +176,9 @@ class Steps:
             log.event("non_finite", step=self.step, message=self.left_out)
         if self.step % self.settings.log_every and not self.done:
             return
-        images = (self.step - self.first) * self.settings.batch_size
-        row = findings.metrics(self.search, images / max(time.monotonic() - self.began, 1e-9))
+        (step, told), self.last = self.last, (self.step, time.monotonic())
+        images = (self.step - step) * self.settings.batch_size
+        row = findings.metrics(self.search, images / max(self.last[1] - told, 1e-9))
         if log is not None:
             log.metric(row)
         if self.display is not None:

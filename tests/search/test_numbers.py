@@ -1,11 +1,14 @@
 """The numbers of a step: their means between two lines of metrics, and whether they are finite."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from test_search import search
 
 from daas_dist.methods.interface import Contribution, Update
-from daas_dist.search import findings
+from daas_dist.runs.log import RunLog, read_metrics
+from daas_dist.search import findings, loop
 from daas_dist.search.budget import expected_cost
 from daas_dist.search.finite import check_terms, check_update
 from daas_dist.search.metrics import Interval
@@ -111,3 +114,20 @@ def test_a_step_s_penalty_lowers_the_cost_that_exceeds_its_limit() -> None:
 def test_a_search_starts_with_nothing_behind_it() -> None:
     state = search().state
     assert (state.step, state.skips, state.passes, state.seconds, state.price) == (0, 0, 0, 0, 0)
+
+
+def test_throughput_is_that_of_the_steps_since_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two lines of two steps each, 8 images a step; the first step takes a minute, as starts do."""
+    run = search("search.log_every=2")
+    clock = [100.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    steps, log = loop.Steps(run, None), RunLog(tmp_path, tensorboard=False)
+    for seconds in (60.0, 4.0, 1.0, 3.0):
+        run.step()
+        clock[0] += seconds
+        steps.tell(log)
+    told = [row["images_per_second"] for row in read_metrics(tmp_path)]
+    batch = run.config.search.batch_size
+    assert told == pytest.approx([2 * batch / 64, 2 * batch / 4])
