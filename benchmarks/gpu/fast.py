@@ -1,4 +1,4 @@
-"""How fast is it? What the machine reaches, and what steps take of it."""
+"""Measure what the machine reaches, and what steps take of it."""
 
 import argparse
 import json
@@ -19,11 +19,11 @@ from gpu.rows import Rows, Settings, Values, attempt, precision
 
 ROUNDS = 5
 IMAGENET_IMAGES = 75_000
-"""Of D_train: half of 120 classes of some 1,250."""
+"""Counts the images of D_train: half of 120 classes of some 1,250."""
 
 
 def machine(settings: Settings) -> Rows:
-    """What there is to be had, in billions a second; a small call in microseconds."""
+    """Measure what there is to be had, in billions a second; a small call in microseconds."""
     device, size = settings.device, 512 if settings.quick else 8192
     yield "copy", {"G bytes/s": measure.copy(device) / 1e9}
     for name in ("ieee", "tf32"):

@@ -1,5 +1,5 @@
-"""What pays? Passes of the same sampled paths in several ways, in turn: each way's time as a ratio
-to the first's of the same round."""
+"""Measure what pays: passes of the same sampled paths in several ways, in turn, each way's time as
+a ratio to the first's of the same round."""
 
 import statistics
 import time
@@ -52,7 +52,7 @@ class Problem:
         )
 
     def functional(self, forward: Forward) -> Passes:
-        """As a search makes them: of weights that are given."""
+        """Make passes as a search does, of weights that are given."""
         weights: Weights = dict(self.network.named_parameters())
 
         def run() -> None:
@@ -63,7 +63,7 @@ class Problem:
         return run
 
     def direct(self, network: Callable[[Tensor, Path], Tensor]) -> Passes:
-        """Of the network's own weights, which is all that some ways can do."""
+        """Make passes of the network's own weights, which is all that some ways can do."""
 
         def run() -> None:
             for path in self.paths:
@@ -73,7 +73,7 @@ class Problem:
         return run
 
     def gradient(self) -> Tensor:
-        """Of the last of `direct`'s passes."""
+        """Return the gradients of the last of `direct`'s passes."""
         names = self.network.active(self.paths[-1])
         weights = dict(self.network.named_parameters())
         return flat({name: weights[name].grad for name in names})  # type: ignore[misc]
@@ -194,7 +194,7 @@ def graphs(settings: Settings) -> Rows:
 
 
 def inputs_of_operations(problem: Problem) -> dict[nn.Module, Tensor]:
-    """What each operation of the paths reads, those left out that do nothing."""
+    """Return what each operation of the paths reads, without those that do nothing."""
     inputs: dict[nn.Module, Tensor] = {}
     operations = operations_of(problem)
 

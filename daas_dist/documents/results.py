@@ -138,7 +138,7 @@ class SearchResult:
     provenance: Provenance | None = None
 
 
-KEPT = Document(
+SEARCH_COPY = Document(
     SearchResult, "search.json", "remove it: the training writes it anew when it goes on"
 )
 """The copy that a training keeps of the result whose architecture and policy it trains."""

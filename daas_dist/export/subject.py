@@ -77,7 +77,7 @@ def _of_training(path: Path) -> Subject:
         genotype=loaded.genotype,
         policy=loaded.policy,
         trained=loaded,
-        search=results.KEPT.read(run_dir),
+        search=results.SEARCH_COPY.read(run_dir),
         provenance=PROVENANCE.read(run_dir),
     )
 

@@ -36,6 +36,7 @@ from daas_dist.methods.interface import (
     policy_logits,
 )
 from daas_dist.methods.passes import Batch, Weights
+from daas_dist.methods.shown import metrics_of
 from daas_dist.schedules import linear
 from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, PAIRS, Path, derive
 from daas_dist.spaces.policy import Draws, Policy, PolicyLogits
@@ -377,12 +378,6 @@ class Daas:
 def path(sampled: SampledArchitecture | None) -> Path:
     """Return what runs of a sampled architecture; () on a fixed network."""
     return () if sampled is None else sampled.path
-
-
-def metrics_of(terms: Sequence[Contribution], split: str) -> dict[str, float]:
-    """Return the mean loss and accuracy on a split."""
-    loss, accuracy = torch.stack([term.small[split] for term in terms]).mean(0).tolist()
-    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
 
 
 def reward_metrics(terms: Sequence[Contribution]) -> dict[str, float]:

@@ -24,7 +24,6 @@ from daas_dist.methods.interface import (
 from daas_dist.methods.one_path import (
     OfAlpha,
     batch_under,
-    loss_metrics,
     train_on,
 )
 from daas_dist.methods.passes import (
@@ -109,7 +108,7 @@ class Darts(OfAlpha):
         like = {"val": (2,), "val_norm": (1,), "z_grad": (PAIRS,)}
         (found,) = context.map(term, [EVERYTHING], like)
         by_logits = gradients((found.small["z_grad"] * gates_Q).sum(), logits)
-        return Update(by_logits, metrics=loss_metrics(found, "val"))
+        return Update(by_logits, metrics=shown.metrics_of([found], "val"))
 
     def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         return train_on(EVERYTHING, self.fixed, context, mixture(logits["alpha"]))

@@ -22,7 +22,7 @@ from daas_dist.methods.interface import (
     chosen,
     gradients,
 )
-from daas_dist.methods.one_path import OfAlpha, loss_metrics, train_on
+from daas_dist.methods.one_path import OfAlpha, train_on
 from daas_dist.methods.passes import forward_backward, loss_accuracy, unit_gates
 from daas_dist.methods.relax import gumbel
 from daas_dist.schedules import linear
@@ -77,7 +77,7 @@ class Gdas(OfAlpha):
         like = {"val": (2,), "z_grad": (len(drawn.soft_Q),)}
         (found,) = context.map(term, [drawn.path], like)
         by_logits = gradients((found.small["z_grad"] * drawn.soft_Q).sum(), logits)
-        return Update(by_logits, metrics=loss_metrics(found, "val"))
+        return Update(by_logits, metrics=shown.metrics_of([found], "val"))
 
     def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         return train_on(self._sample(logits, context, "weights-arch").path, self.fixed, context)

@@ -15,6 +15,7 @@ from daas_dist.methods.interface import (
     Update,
 )
 from daas_dist.methods.passes import Batch, forward_backward, loss_accuracy, total_norm
+from daas_dist.methods.shown import metrics_of
 from daas_dist.spaces.cells import EDGES, KINDS, OPERATIONS, Path, derive_strongest
 from daas_dist.spaces.policy import Policy
 
@@ -64,8 +65,15 @@ def batch_under(fixed: Policy | None, context: StepContext) -> Batch:
 def train_on(
     path: Path, fixed: Policy | None, context: StepContext, gates_Q: Tensor | None = None
 ) -> Update:
-    """Return the gradient by θ of the training loss on a path."""
-    batch = batch_under(fixed, context)
+    """Return the gradient by θ of the training loss on a path, under a policy that is not
+    searched."""
+    return train_with(batch_under(fixed, context), path, context, gates_Q)
+
+
+def train_with(
+    batch: Batch, path: Path, context: StepContext, gates_Q: Tensor | None = None
+) -> Update:
+    """Return the gradient by θ of the loss of a batch on a path."""
 
     def term(_: int) -> Contribution:
         gates = None if gates_Q is None else gates_Q.detach().to(batch.images)
@@ -76,9 +84,4 @@ def train_on(
 
     terms = context.map(term, [path], {"train": (2,), "train_norm": (1,)}, summed="train")
     by_theta = context.sum(terms, [path], "train")
-    return Update(by_theta=by_theta, metrics=loss_metrics(terms[0], "train"))
-
-
-def loss_metrics(term: Contribution, split: str) -> dict[str, float]:
-    loss, accuracy = term.small[split].tolist()
-    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+    return Update(by_theta=by_theta, metrics=metrics_of(terms, "train"))

@@ -35,6 +35,7 @@ from daas_dist.methods.interface import (
     named_policy_logits,
     policy_logits,
 )
+from daas_dist.methods.one_path import train_with
 from daas_dist.methods.passes import (
     FORWARD,
     Batch,
@@ -42,7 +43,6 @@ from daas_dist.methods.passes import (
     flat,
     forward_backward,
     loss_accuracy,
-    total_norm,
     unflat,
 )
 from daas_dist.spaces.policy import PolicyLogits
@@ -68,7 +68,7 @@ NOISES = tuple(10.0**n for n in (-5, -4, -3.5, -3, -2.5, -2))
 taken (empirical Bayes)."""
 
 
-class Momentum(Protocol):
+class WeightSettings(Protocol):
     learning_rate: float
     momentum: float
     weight_decay: float
@@ -104,20 +104,19 @@ class Design(NamedTuple):
         Gains are normal about 0; their variance and the noise's are those of PRIORS × NOISES under
         which what was seen is likeliest (MacKay 1992).
         """
+        found = (self._posterior(prior, noise) for prior in PRIORS for noise in NOISES)
+        _, mean_O, precision_OO = max(found, key=lambda each: each[0])
+        return mean_O, torch.linalg.inv(precision_OO).diagonal().sqrt()
+
+    def _posterior(self, prior: float, noise: float) -> tuple[float, Tensor, Tensor]:
+        """Return the log-likelihood under these variances, but for a constant, and the posterior's
+        mean and precision."""
         eye = torch.eye(len(self.xy_O), dtype=torch.float64)
-        best = None
-        for prior in PRIORS:
-            for noise in NOISES:
-                precision = self.xx_OO / noise + eye / prior
-                mean_O = torch.linalg.solve(precision, self.xy_O / noise)
-                fit = (self.yy - float(self.xy_O @ mean_O)) / noise
-                size = self.degrees * math.log(noise) + len(eye) * math.log(prior)
-                likelihood = -0.5 * (fit + size + float(torch.logdet(precision)))
-                if best is None or likelihood > best[0]:
-                    best = likelihood, mean_O, precision
-        assert best is not None
-        _, mean_O, precision = best
-        return mean_O, torch.linalg.inv(precision).diagonal().sqrt()
+        precision_OO = self.xx_OO / noise + eye / prior
+        mean_O = torch.linalg.solve(precision_OO, self.xy_O / noise)
+        fit = (self.yy - float(self.xy_O @ mean_O)) / noise
+        size = self.degrees * math.log(noise) + len(eye) * math.log(prior)
+        return -0.5 * (fit + size + float(torch.logdet(precision_OO))), mean_O, precision_OO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,7 @@ class Rollouts:
     batch_size: int
     candidates: int
     rollout_steps: int
-    weights: Momentum
+    weights: WeightSettings
     slots: int
     parameters: str
     space: Space
@@ -138,6 +137,11 @@ class Rollouts:
         if self.candidates % 2:
             raise ValueError(
                 f"search.candidates={self.candidates} is not possible: expected an even number"
+            )
+        if self.rollout_steps < 2:
+            raise ValueError(
+                f"search.rollout_steps={self.rollout_steps} is not possible: expected at least 2, "
+                "one to train and one to judge"
             )
         if self.parameters != PARAMETERS:
             raise ValueError(
@@ -169,10 +173,10 @@ class Rollouts:
         memory["age"] = (age + 1) % self.rollout_steps
         if age < self.rollout_steps - self.judged:
             terms = self._train_each(logits, memory, context, age)
-            return Update(memory=memory, metrics=_metrics(terms, "train"))
+            return Update(memory=memory, metrics=shown.metrics_of(terms, "train"))
         terms = self._judge_each(memory, context)
         memory["loss"] = memory["loss"] + torch.stack([t.small["val"][0] for t in terms]).double()
-        update = Update(memory=memory, metrics=_metrics(terms, "val"))
+        update = Update(memory=memory, metrics=shown.metrics_of(terms, "val"))
         return update if memory["age"] else self._move(logits, update)
 
     def _start(self, context: StepContext) -> Memory:
@@ -201,8 +205,8 @@ class Rollouts:
     def _train_each(
         self, logits: Logits, memory: Memory, context: StepContext, age: int
     ) -> Sequence[Contribution]:
-        """Make a step of every copy, at a rate that falls to 0, from θ's first one, as a
-        late rollout would else see nothing move; moves those in memory."""
+        """Make a step of every copy in memory. Its rate falls to 0 from θ's first one: at θ's own a
+        late rollout would see nothing move."""
         pi_CO, gamma = self._pi(logits, memory), policy_logits(logits, PARAMETERS)
 
         def term(i: int) -> Contribution:
@@ -258,7 +262,7 @@ class Rollouts:
         assert memory is not None
         x_CO = self._pi(logits, memory).log_softmax(-1)
         gain_C = -memory["loss"] / self.judged
-        design = _design(memory).add(x_CO, gain_C, FORGET)
+        design = Design(*memory["design"]).add(x_CO, gain_C, FORGET)
         gain_O = design.gains()[0].float()
         step_O = gain_O / gain_O.abs().max().clamp_min(FLOOR)
         memory |= {"design": list(design), "weights": {}, "momentum": {}, "loss": None}
@@ -269,16 +273,7 @@ class Rollouts:
 
     def train(self, logits: Logits, memory: Memory, context: StepContext) -> Update:
         batch = self._under(policy_logits(logits, PARAMETERS), context, "weights")
-
-        def term(_: int) -> Contribution:
-            done = forward_backward(
-                context.forward, context.theta(()), (), batch, mean=context.mean
-            )
-            small = {"train": loss_accuracy([done]), "train_norm": total_norm([done])}
-            return Contribution(small, {"train": context.averaged(done.theta_grad)})
-
-        terms = context.map(term, [()], {"train": (2,), "train_norm": (1,)}, summed="train")
-        return Update(by_theta=context.sum(terms, [()], "train"), metrics=_metrics(terms, "train"))
+        return train_with(batch, (), context)
 
     def _under(self, gamma: PolicyLogits, context: StepContext, purpose: str) -> Batch:
         """Return training images, each under a draw of its own. Candidates share their uniform
@@ -305,15 +300,6 @@ class Rollouts:
 
     def document(self, logits: Logits, memory: Memory) -> Learned:
         return Learned()
-
-
-def _design(memory: Memory) -> Design:
-    return Design(*memory["design"])
-
-
-def _metrics(terms: Sequence[Contribution], split: str) -> dict[str, float]:
-    loss, accuracy = torch.stack([term.small[split] for term in terms]).mean(0).tolist()
-    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
 
 
 def method(settings: Mapping[str, Any]) -> Rollouts:

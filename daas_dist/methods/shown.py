@@ -1,5 +1,6 @@
 """What a method tells of what it has learned: numbers for metrics.jsonl and result.json."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,10 +8,16 @@ from torch import Tensor
 
 from daas_dist.documents.results import EvidenceTables, Gains
 from daas_dist.methods.estimators import Evidence
-from daas_dist.methods.interface import POLICY, Logits, policy_logits
+from daas_dist.methods.interface import POLICY, Contribution, Logits, policy_logits
 from daas_dist.spaces.cells import INPUTS, KINDS, NODES, OPERATIONS, edges_into
 
 CHOICES = ("alpha", "beta", "pi", "application", "magnitude")
+
+
+def metrics_of(terms: Sequence[Contribution], split: str) -> dict[str, float]:
+    """Return the mean loss and accuracy of terms on a split, by their names in metrics.jsonl."""
+    loss, accuracy = torch.stack([term.small[split] for term in terms]).mean(0).tolist()
+    return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
 
 
 @torch.no_grad()

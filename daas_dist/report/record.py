@@ -142,7 +142,7 @@ class Run:
         """ValueError says which document is not right."""
         events.require_run(path)
         told, all_of_them = lines.last(path / events.FILE, Event.parse, SHOWN_EVENTS)
-        kept = results.KEPT.read(path)
+        kept = results.SEARCH_COPY.read(path)
         return Run(
             path=path,
             status=events.state(path),
@@ -151,7 +151,7 @@ class Run:
             events=told,
             all_events=all_of_them,
             result=_found(path),
-            searched=None if kept is None else Found(path / results.KEPT.file, kept),
+            searched=None if kept is None else Found(path / results.SEARCH_COPY.file, kept),
             comparison=results.COMPARISON.read(path),
             trainings=[Training.of(folder) for folder in events.trainings(path)],
             config=_config(path / "config.yaml"),

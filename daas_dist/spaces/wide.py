@@ -10,6 +10,7 @@ leans to, and the address of the image's noise.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -121,29 +122,27 @@ def _blocks(size: int, count: int) -> Tensor:
     return _whole(covered[part])
 
 
-def blur(images: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
-    """Gaussian, of a variance of value * W² pixels along both axes: of evenly spaced deviations the
-    first would do nothing to small images."""
+def _by_value(images: Tensor, value_N: Tensor, weights: Callable[[float, int], Tensor]) -> Tensor:
+    """Return the images mixed along both axes, by the weights of each value and size."""
     h, w = images.shape[2:]
     result = torch.empty_like(images)
     for value in value_N.unique().tolist():
         there = (value_N == value).nonzero()[:, 0].to(images.device)
-        deviation = math.sqrt(value) * w
-        weights = _gaussian(w, deviation), _gaussian(h, deviation)
-        result[there] = _along_both(images[there], *weights)
+        result[there] = _along_both(images[there], weights(value, w), weights(value, h))
     return result
+
+
+def blur(images: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
+    """Gaussian, of a variance of value * W² pixels along both axes: of evenly spaced deviations the
+    first would do nothing to small images."""
+    width = images.shape[3]
+    return _by_value(images, value_N, lambda v, size: _gaussian(size, math.sqrt(v) * width))
 
 
 def pixelate(images: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
     """Shrink each side to 1 - value of its pixels, each the mean of the area that it stands for,
     and enlarge it again by the nearest."""
-    h, w = images.shape[2:]
-    result = torch.empty_like(images)
-    for value in value_N.unique().tolist():
-        there = (value_N == value).nonzero()[:, 0].to(images.device)
-        across, down = (_blocks(side, max(1, round(side * (1 - value)))) for side in (w, h))
-        result[there] = _along_both(images[there], across, down)
-    return result
+    return _by_value(images, value_N, lambda v, size: _blocks(size, max(1, round(size * (1 - v)))))
 
 
 # --- Noise ---------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A row of the comparison is an architecture, a policy and a seed. With engine=alone one rank trains a
 whole row and the rows are dealt over the ranks; else all ranks train every row together, one after
-the other. training.py has one network's training, engine/ its step.
+the other. loop.py has one network's training, engine/ its step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from daas_dist.documents.metrics import TrainingRow, best_accuracy
 from daas_dist.documents.results import (
     COMPARISON,
     EVALUATION,
-    KEPT,
+    SEARCH_COPY,
     ComparedRow,
     Comparison,
     SearchResult,
@@ -108,13 +108,13 @@ def _keep(searched: SearchResult, run_dir: Path) -> None:
 
     ConfigError where the run directory has trainings of another.
     """
-    kept = KEPT.read(run_dir)
+    kept = SEARCH_COPY.read(run_dir)
     if kept is None:
-        KEPT.write(run_dir, searched)
+        SEARCH_COPY.write(run_dir, searched)
     elif (kept.genotype, kept.policy) != (searched.genotype, searched.policy):
         raise ConfigError(
             f"{run_dir} holds trainings of another architecture or policy than train.result has "
-            f"now ({run_dir / KEPT.file} has theirs); set run_dir to a new folder"
+            f"now ({run_dir / SEARCH_COPY.file} has theirs); set run_dir to a new folder"
         )
 
 

@@ -12,7 +12,7 @@ import trained_rows
 from found_results import drawn, mixed_policy, plain
 
 from daas_dist.documents import Damaged, results
-from daas_dist.documents.results import COMPARISON, KEPT, SearchResult, TrainedResult
+from daas_dist.documents.results import COMPARISON, SEARCH_COPY, SearchResult, TrainedResult
 from daas_dist.spaces.cells import DARTS_V2
 
 SEARCHED = {
@@ -75,7 +75,7 @@ def test_a_training_keeps_a_copy_and_compares_what_its_rows_say(tmp_path: Path) 
     (tmp_path / "result.json").write_text(json.dumps(SEARCHED))
     searched = results.read(tmp_path / "result.json")
     assert isinstance(searched, SearchResult)
-    KEPT.write(tmp_path, searched)
+    SEARCH_COPY.write(tmp_path, searched)
     assert json.loads((tmp_path / "search.json").read_text()) == SEARCHED
     row, value = tmp_path / "row.json", trained()
     row.write_text(json.dumps(value))

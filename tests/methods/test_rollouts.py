@@ -291,6 +291,7 @@ def test_what_is_found_draws_its_magnitudes_and_applies_seven_of_ten() -> None:
     ("words", "said"),
     [
         ("search.candidates=3", "search.candidates=3 is not possible: expected an even number"),
+        ("search.rollout_steps=1", "search.rollout_steps=1 is not possible: expected at least 2"),
         ("policy.parameters=per_policy", "policy.parameters=per_policy is not possible: expected"),
         ("search.architectures=2", "search.architectures has no effect: method=rollouts"),
     ],
