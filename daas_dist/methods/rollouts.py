@@ -62,10 +62,9 @@ FORGET = 0.8
 FLOOR = 0.02
 """Nats of validation loss by a nat of log-weight: a gain of as much moves γ by one rate, a larger
 one no further (ours)."""
-PRIORS = tuple(10.0**n for n in (-6, -5, -4, -3.4, -3, -2.4, -2))
-NOISES = tuple(10.0**n for n in (-5, -4, -3.5, -3, -2.5, -2))
-"""Variances of gains, and of losses about them, of which those that explain the losses best are
-taken (empirical Bayes)."""
+VARIANCES = tuple(10 ** (n / 2) for n in range(-12, -3))
+"""Of gains, and of losses about them, in nats²: from 1e-6 to 1e-2 in half decades. Taken is the
+pair that explains the losses best (empirical Bayes, ours)."""
 
 
 class WeightSettings(Protocol):
@@ -101,10 +100,10 @@ class Design(NamedTuple):
     def gains(self) -> tuple[Tensor, Tensor]:
         """Return the posterior mean and standard error of each operation's gain. (O,)
 
-        Gains are normal about 0; their variance and the noise's are those of PRIORS × NOISES under
+        Gains are normal about 0; their variance and the noise's are those of VARIANCES under
         which what was seen is likeliest (MacKay 1992).
         """
-        found = (self._posterior(prior, noise) for prior in PRIORS for noise in NOISES)
+        found = (self._posterior(prior, noise) for prior in VARIANCES for noise in VARIANCES)
         _, mean_O, precision_OO = max(found, key=lambda each: each[0])
         return mean_O, torch.linalg.inv(precision_OO).diagonal().sqrt()
 

@@ -17,7 +17,7 @@ from daas_dist import config as configuration
 from daas_dist.config.schema.search import Weights
 from daas_dist.methods.interface import Logits, Memory, Update
 from daas_dist.methods.passes import Batch
-from daas_dist.methods.rollouts import NOISES, PRIORS, SPREAD, Design, Rollouts
+from daas_dist.methods.rollouts import SPREAD, VARIANCES, Design, Rollouts
 from daas_dist.rng import stream
 from daas_dist.search.method import build_method
 from daas_dist.spaces.policy import Draws
@@ -114,7 +114,7 @@ def posterior(
     def covariance(prior: float, noise: float) -> Any:
         return prior * x @ x.T + noise * np.eye(len(y))
 
-    pairs = [(prior, noise) for prior in PRIORS for noise in NOISES]
+    pairs = [(prior, noise) for prior in VARIANCES for noise in VARIANCES]
     likelihoods = [multivariate_normal.logpdf(y, cov=covariance(*pair)) for pair in pairs]
     prior, noise = pairs[int(np.argmax(likelihoods))]
     explained = prior * np.linalg.solve(covariance(prior, noise), x).T
@@ -150,7 +150,7 @@ def test_gains_are_the_posterior_of_the_likeliest_prior_and_noise(
     gain_O = size * torch.randn(6, generator=stream(2, "gains"))
     rollouts = planted(gain_O, 5, noise, 3)
     prior, chosen, expected, errors = posterior(rollouts)
-    assert prior in PRIORS[1:] and chosen in NOISES[1:-1]
+    assert prior in VARIANCES[1:-1] and chosen in VARIANCES[1:-1]
     mean_O, error_O = design(rollouts, 6).gains()
     assert mean_O.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert error_O.tolist() == pytest.approx(errors, rel=1e-6)
@@ -276,6 +276,20 @@ def test_the_policy_stays_where_candidates_do_equally_well_and_in_the_warm_up() 
     last = rollout(made, context, uneven(made), made.memory())[-1]
     assert torch.equal(last.by_logits["gamma.pi"], torch.zeros(3, 4))
     assert method(warmup_epochs=2).search(uneven(made), made.memory(), problem()) == Update()
+
+
+def test_variances_are_looked_for_from_1e_6_to_1e_2_in_half_decades() -> None:
+    assert pytest.approx(np.logspace(-6, -2, 9).tolist()) == VARIANCES
+
+
+def test_a_rollout_counts_four_fifths_of_what_the_next_one_does() -> None:
+    """Eight candidates leave seven degrees of freedom, as their mean is taken off."""
+    made, context, logits = method(), problem(), uneven(method())
+    first = rollout(made, context, logits, made.memory())[-1].memory
+    assert first is not None
+    second = rollout(made, context, logits, first)[-1].memory
+    assert second is not None
+    assert (first["design"][0], second["design"][0]) == (7.0, pytest.approx(0.8 * 7 + 7))
 
 
 def test_what_is_found_draws_its_magnitudes_and_applies_seven_of_ten() -> None:
