@@ -278,6 +278,40 @@ def test_the_policy_stays_where_candidates_do_equally_well_and_in_the_warm_up() 
     assert method(warmup_epochs=2).search(uneven(made), made.memory(), problem()) == Update()
 
 
+def test_a_rollout_is_told_as_log_weights_and_mean_losses_of_its_candidates() -> None:
+    """X is the log-softmax over operations of logits 0.8 to either side, y minus the mean of the
+    judged steps' losses, both less their means over the candidates."""
+    made, context, logits = method(), problem(), uneven(method())
+    *others, last = rollout(made, context, logits, made.memory())
+    judged, memory = others[-1].memory, last.memory
+    assert judged is not None and memory is not None
+    _, xx_OO, xy_O, yy = memory["design"]
+    pi_CO = logits["gamma.pi"][0] + 0.8 * judged["sides"]
+    x = (pi_CO - pi_CO.exp().sum(1, keepdim=True).log()).double().numpy()
+    val = context.val_batch
+    said = [
+        linear_softmax({n: v[i] for n, v in judged["weights"].items()}, (), val.images, None)
+        for i in range(8)
+    ]
+    y = -torch.stack([cross_entropy(each, val.labels) for each in said]).double().numpy()
+    x, y = x - x.mean(0), y - y.mean()
+    np.testing.assert_allclose(xx_OO.numpy(), x.T @ x, rtol=1e-4)
+    np.testing.assert_allclose(xy_O.numpy(), x.T @ y, rtol=1e-4, atol=1e-8)
+    assert yy == pytest.approx(float(y @ y), rel=1e-4)
+    right = [float((each.argmax(-1) == val.labels).double().mean()) for each in said]
+    assert last.metrics["val_accuracy"] == pytest.approx(np.mean(right))
+    assert last.metrics["val_loss"] == pytest.approx(
+        np.mean([float(cross_entropy(each, val.labels)) for each in said])
+    )
+
+
+def test_passes_are_the_mean_of_a_rollout_s_steps() -> None:
+    """Of eight steps six train eight candidates, two judge them by a third of a pass each."""
+    made = method()
+    assert (made.judged, method(rollout_steps=2).judged) == (2, 1)
+    assert made.passes(0) == pytest.approx(1 + (6 * 8 + 2 * 8 / 3) / 8)
+
+
 def test_variances_are_looked_for_from_1e_6_to_1e_2_in_half_decades() -> None:
     assert pytest.approx(np.logspace(-6, -2, 9).tolist()) == VARIANCES
 

@@ -245,3 +245,49 @@ def test_a_rank_makes_its_part_of_what_one_would_make() -> None:
             for part in parts
         ]
         assert torch.equal(torch.cat(made), whole)
+
+
+def test_the_hash_gives_splitmix64s_published_numbers() -> None:
+    """The first five of the seed 1234567, as the generator's public implementations print them."""
+    published = (
+        6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
+        16408922859458223821,
+    )  # fmt: skip
+    state = 1234567 + torch.arange(1, 6) * wide.GOLDEN
+    found = wide._mixed(state).tolist()  # pyright: ignore[reportPrivateUsage]
+    assert [number % 2**64 for number in found] == list(published)
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_noise_stops_at_black_and_at_white(level: int) -> None:
+    """Half of the pixels would go beyond: they stay at the end, and none comes out at the other."""
+    flat = torch.full((8, 3, 64, 64), level, dtype=torch.uint8)
+    found = one("noise", flat, 36.0).int()
+    assert 0.48 < float((found == level).float().mean()) < 0.53
+    assert int((found - level).abs().max()) < 36 * 6
+
+
+def test_noise_has_no_mean() -> None:
+    """To a twelfth of a level: one more in the sum of eight bytes were a sixth."""
+    grey = torch.full((128, 3, 64, 64), 128, dtype=torch.uint8)
+    centres = torch.rand(128, 2, generator=stream(0, "centres"), dtype=torch.float64)
+    found = wide.noise(grey, torch.full((128,), 36.0, dtype=torch.float64), centres)
+    assert abs(float(found.double().mean()) - 128) < 0.085
+
+
+def test_a_mean_of_two_levels_is_rounded_up_and_one_block_is_one_mean() -> None:
+    columns = torch.tensor([10, 11, 20, 21], dtype=torch.uint8).repeat(4, 1)[None, None]
+    assert one("pixelate", columns, 0.5)[0, 0, 0].tolist() == [11, 11, 21, 21]
+    tiny = torch.arange(9, dtype=torch.uint8).view(1, 1, 3, 3)
+    assert torch.equal(one("pixelate", tiny, 0.7), torch.full_like(tiny, 4))
+
+
+def test_what_is_read_at_the_border_itself_is_inside_at_its_start_alone() -> None:
+    """Of 10 pixels under twice the step the third is read at 0 and the eighth at 10, where PIL has
+    the first border's pixel, and nothing."""
+    white = torch.full((1, 1, 10, 10), 255, dtype=torch.uint8)
+    found = one("scale", white, 1.0)[0, 0]
+    matrix = (2, 0, -5, 0, 2, -5)
+    expected = to_pil(white[0]).transform((10, 10), Image.Transform.AFFINE, matrix, BILINEAR)
+    assert torch.equal(found, from_pil(expected)[0])
+    assert found[5].nonzero()[:, 0].tolist() == found[:, 5].nonzero()[:, 0].tolist()
